@@ -1,0 +1,10 @@
+"""What a trained model is on disk: schema, verified reading, writing, ONNX export with parity, model card.
+
+    model.json            schema version, architecture, preprocessing, labels, temperature, operating points, lineage
+    weights.safetensors   the weights, for torch
+    model.onnx            the network from packed uint8 images to logits, for everyone
+    MODEL_CARD.md         for people
+    SHA256SUMS            of the four files above, in the form that `sha256sum -c` reads
+
+No pickle anywhere. A changed byte is an error at load.
+"""

@@ -1,0 +1,96 @@
+"""Reading a bundle: every file verified against SHA256SUMS before a byte of it is used."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from clearmargin.bundle.schema import ModelFile, parse_model_file
+from clearmargin.errors import BundleError
+
+REQUIRED = ("model.json", "weights.safetensors", "model.onnx", "MODEL_CARD.md")
+SUMS = "SHA256SUMS"
+_MAX_BYTES = 4 * 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A verified bundle folder."""
+
+    folder: Path
+    sums: dict[str, str]
+    model: ModelFile
+
+    def read(self, name: str) -> bytes:
+        """The verified bytes of one of its files."""
+        return _read_verified(self.folder, name, self.sums)
+
+    @property
+    def sha256(self) -> str:
+        """The identity of the bundle: the hash of its list of hashes."""
+        lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(self.sums.items()))
+        return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def find_bundle(path: Path | str) -> Path:
+    """The bundle folder that a user means: the folder itself, or the one inside a run folder.
+
+    Raises:
+        BundleError: neither; says what is missing.
+    """
+    place = Path(path)
+    if not place.exists():
+        raise BundleError(f"{path}: no such bundle. Give a bundle folder or the run folder that holds one.")
+    for folder in (place, place / "bundle"):
+        if (folder / SUMS).is_file() and (folder / "model.json").is_file():
+            return folder
+    if (place / "config.toml").is_file():
+        raise BundleError(f"{path}: a run that is not finished; it has no bundle yet. Finish it with train --resume.")
+    raise BundleError(f"{path}: not a bundle; it has no {SUMS} and model.json. Give the folder 'bundle' of a run.")
+
+
+def read_bundle(path: Path | str) -> Bundle:
+    """The bundle at `path`, all files verified.
+
+    Raises:
+        BundleError: not a bundle, a file missing or changed, or made by an incompatible version.
+    """
+    folder = find_bundle(path)
+    sums = _read_sums(folder)
+    contents = {name: _read_verified(folder, name, sums) for name in sums}
+    return Bundle(folder, sums, parse_model_file(contents["model.json"], str(folder / "model.json")))
+
+
+def _read_sums(folder: Path) -> dict[str, str]:
+    try:
+        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BundleError(f"{folder / SUMS}: cannot be read ({error}).") from None
+    sums = {}
+    for line in lines:
+        digest, _, name = line.partition("  ")
+        if len(digest) != 64 or name not in REQUIRED:
+            raise BundleError(f"{folder / SUMS}: the line '{line[:100]}' is not one of a bundle. Make the bundle anew.")
+        sums[name] = digest
+    missing = [name for name in REQUIRED if name not in sums]
+    if missing:
+        raise BundleError(f"{folder / SUMS}: has no line for {', '.join(missing)}. Make the bundle anew.")
+    return sums
+
+
+def _read_verified(folder: Path, name: str, sums: dict[str, str]) -> bytes:
+    path = folder / name
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise BundleError(f"{path}: larger than the limit of {_MAX_BYTES:,} bytes.")
+        content = path.read_bytes()
+    except OSError as error:
+        raise BundleError(
+            f"{path}: cannot be read ({error.strerror}). The bundle is not whole; copy it anew."
+        ) from None
+    if hashlib.sha256(content).hexdigest() != sums[name]:
+        raise BundleError(
+            f"{path}: the content is not the one that {SUMS} names: changed or damaged. Copy the bundle anew."
+        )
+    return content

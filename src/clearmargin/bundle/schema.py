@@ -1,0 +1,98 @@
+"""The contents of model.json, checked on the way in and on the way out."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from clearmargin.errors import BundleError
+from clearmargin.images.preprocess import Preprocessing
+from clearmargin.types import INTENDED_USE, LABEL_NAMES, OperatingPoint
+
+SCHEMA = 1
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Architecture(_Part):
+    name: str
+    parameters: Annotated[int, Field(ge=0)]
+
+
+class Lineage(_Part):
+    """Where the model comes from: enough to tell two models apart and to find the run again."""
+
+    clearmargin: str
+    created: str
+    recipe: str
+    seed: int
+    split: Literal["patient", "image", "official"]
+    stamp: str | None = None
+    """Says so when the figures are optimistic."""
+    data_sha256: str
+    split_sha256: str
+    precision: str
+    metrics: dict[str, Any]
+    """Figures of the test part at the stored operating point: value and 95 % interval."""
+    libraries: dict[str, str]
+
+
+class ModelFile(_Part):
+    """model.json. `operating_point` names the one of `operating_points` that decides."""
+
+    schema_version: Annotated[Literal[1], Field(alias="schema")] = 1
+    architecture: Architecture
+    preprocessing: Preprocessing
+    labels: tuple[str, str] = LABEL_NAMES
+    temperature: Annotated[float, Field(gt=0)]
+    operating_points: dict[str, OperatingPoint]
+    operating_point: str
+    conformal: None = None
+    """Thresholds of abstention; none are fitted yet, so every decision is benign or malignant."""
+    input_gate: None = None
+    """Statistics of the training images; none are kept yet, so no input is refused for its look."""
+    lineage: Lineage
+    intended_use: str = INTENDED_USE
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ModelFile:
+        if self.operating_point not in self.operating_points:
+            raise ValueError(f"operating_point '{self.operating_point}' is not one of operating_points")
+        if self.labels != LABEL_NAMES:
+            raise ValueError(f"labels must be {LABEL_NAMES}")
+        if not all(0 < point.threshold <= 1 for point in self.operating_points.values()):
+            raise ValueError("a threshold is not in (0, 1]")
+        return self
+
+    @property
+    def decision_point(self) -> OperatingPoint:
+        """The operating point that decides."""
+        return self.operating_points[self.operating_point]
+
+    def to_json(self) -> str:
+        """The text of model.json."""
+        return self.model_dump_json(by_alias=True, indent=1) + "\n"
+
+
+def parse_model_file(text: bytes, name: str) -> ModelFile:
+    """The contents of a model.json.
+
+    Raises:
+        BundleError: not JSON, another schema version, or a field that is missing, unknown or out of range.
+    """
+    try:
+        return ModelFile.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        if where == "schema":
+            raise BundleError(
+                f"{name}: schema {first['input']!r} is not one that this version reads (it reads {SCHEMA}). "
+                "Use the version of clearmargin that wrote the bundle, or a newer one."
+            ) from None
+        raise BundleError(f"{name}: {where}: {first['msg']}. The bundle is damaged; make it anew.") from None

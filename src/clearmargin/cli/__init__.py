@@ -1,0 +1,127 @@
+"""The command line: the only place that prints or exits.
+
+COMMANDS is the list of what it can do. Each command imports what it needs when it runs, so that
+`clearmargin --help` stays fast. An error is one line on standard error; `--debug`, anywhere on the line,
+shows the traceback. Exit codes are those of `errors.py`.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Any
+
+import typer
+
+from clearmargin.cli.audit import audit
+from clearmargin.cli.demo import demo
+from clearmargin.cli.predict import predict
+from clearmargin.cli.report import report
+from clearmargin.cli.split import split
+from clearmargin.cli.train import train
+from clearmargin.errors import ClearmarginError
+
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "demo": demo,
+    "audit": audit,
+    "split": split,
+    "train": train,
+    "predict": predict,
+    "report": report,
+}
+
+_SUMMARY = (
+    "Train, check and run classifiers of breast images, with numbers that hold on the next patient. "
+    "For research and education; not a medical device."
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from clearmargin import __version__
+
+        typer.echo(f"clearmargin {__version__}")
+        raise typer.Exit
+
+
+def build_app() -> typer.Typer:
+    """The application with every entry of COMMANDS."""
+    app = typer.Typer(
+        help=_SUMMARY, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, add_completion=True
+    )
+
+    @app.callback()
+    def options(
+        version: bool = typer.Option(
+            False, "--version", help="Show the version.", callback=_show_version, is_eager=True
+        ),
+        debug: bool = typer.Option(
+            False, "--debug", help="Show the traceback of an error; works anywhere on the line."
+        ),
+    ) -> None:
+        pass
+
+    for name, function in COMMANDS.items():
+        app.command(name)(function)
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command line; returns its exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    given = [argument for argument in given if argument != "--debug"]
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # file names need not be text
+    try:
+        with _TerminationAsInterrupt():
+            result = typer.main.get_command(build_app()).main(given, prog_name="clearmargin", standalone_mode=False)
+    except ClearmarginError as error:
+        return _fail(str(error), error.exit_code, debug=debug)
+    except typer.TyperException as error:  # the parser's own: unknown option, missing argument
+        return _fail(f"{error.format_message()} See clearmargin --help.", error.exit_code, debug=debug)
+    except Exception as error:
+        if debug:
+            raise
+        return _fail(
+            f"a bug in clearmargin ({type(error).__name__}: {error}). Run again with --debug and report what it shows.",
+            1,
+            debug=False,
+        )
+    if result == 130:
+        return _fail("interrupted.", 130, debug=False)
+    return result if isinstance(result, int) else 0
+
+
+def run() -> None:
+    """Entry of the installed command."""
+    sys.exit(main())
+
+
+class _TerminationAsInterrupt:
+    """SIGTERM ends a command as Ctrl-C does, outside training too (which catches both itself)."""
+
+    def __enter__(self) -> None:
+        try:
+            self._previous = signal.signal(signal.SIGTERM, self._interrupt)
+        except ValueError:  # not the main thread, as in tests and servers
+            self._previous = None
+
+    def __exit__(self, *exception: object) -> None:
+        if self._previous is not None:
+            signal.signal(signal.SIGTERM, self._previous)
+
+    @staticmethod
+    def _interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+
+def _fail(message: str, code: int, *, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    print(f"Error: {' '.join(message.split())}", file=sys.stderr)
+    return code

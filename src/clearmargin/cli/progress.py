@@ -1,0 +1,120 @@
+"""How a running job looks in a terminal (bars, on standard error) and in a log file (plain lines)."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+
+from clearmargin.types import Listener
+
+_STAGES = {
+    "draw": "Drawing phantom slides",
+    "audit": "Auditing",
+    "pack": "Packing",
+    "train": "Training",
+    "evaluate": "Evaluating",
+    "report": "Writing the report",
+}
+_PLAIN_EVERY_S = 10.0
+
+
+def build_listener(*, quiet: bool = False) -> Listener:
+    """The listener that suits standard error: silent, drawn, or plain lines."""
+    if quiet:
+        return Listener()
+    return DrawnListener() if sys.stderr.isatty() else PlainListener()
+
+
+class PlainListener(Listener):
+    """One line for each stage, epoch and note, and a rate now and then."""
+
+    def __init__(self) -> None:
+        self._stage, self._started, self._told = "", time.monotonic(), time.monotonic()
+
+    def stage(self, name: str) -> None:
+        self._stage, self._started, self._told = name, time.monotonic(), time.monotonic()
+        _say(f"{_STAGES.get(name, name)} …")
+
+    def advance(self, done: int, total: int) -> None:
+        if time.monotonic() - self._told >= _PLAIN_EVERY_S and self._stage != "train":
+            self._told = time.monotonic()
+            _say(f"  {done:,} of {total:,} ({done / (self._told - self._started):,.0f}/s)")
+
+    def epoch(self, row: Mapping[str, float]) -> None:
+        _say(f"  {describe_epoch(row)}")
+
+    def note(self, text: str) -> None:
+        _say(text)
+
+
+class DrawnListener(Listener):
+    """A bar for each stage with rate and time left; epochs and notes scroll above it."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        self._console = Console(stderr=True, highlight=False)
+        self._progress = Progress(
+            TextColumn("{task.description:<24}"),
+            BarColumn(bar_width=None, complete_style="magenta", finished_style="magenta"),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]:>10}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+        )
+        self._task = None
+        self._started = time.monotonic()
+
+    def stage(self, name: str) -> None:
+        self._finish()
+        self._started = time.monotonic()
+        self._name = _STAGES.get(name, name)
+        self._task = self._progress.add_task(self._name, total=None, rate="")
+        self._progress.start()
+        if name == "report":  # the last stage has nothing to count
+            self._finish()
+
+    def advance(self, done: int, total: int) -> None:
+        if self._task is None:
+            return
+        rate = done / max(time.monotonic() - self._started, 1e-9)
+        self._progress.update(self._task, completed=done, total=total, rate=f"{rate:,.0f}/s")
+        if done >= total:
+            self._finish()
+
+    def epoch(self, row: Mapping[str, float]) -> None:
+        self._console.print(f"  {describe_epoch(row)}")
+
+    def note(self, text: str) -> None:
+        self._console.print(text)
+
+    def _finish(self) -> None:
+        if self._task is not None:
+            self._progress.stop()
+            self._progress.remove_task(self._task)
+            self._task = None
+            self._console.print(f"{self._name} done in {time.monotonic() - self._started:.1f} s")
+
+
+def describe_epoch(row: Mapping[str, float]) -> str:
+    """One line for one epoch."""
+    return (
+        f"epoch {row['epoch']:>3.0f}  loss {row['train_loss']:.3f}  accuracy {row['train_accuracy']:.3f}  "
+        f"validation: loss {row['validation_loss']:.3f}  accuracy {row['validation_accuracy']:.3f}  "
+        f"AUROC {row['validation_auroc']:.3f}  ({row['images_per_second']:,.0f} images/s)"
+    )
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

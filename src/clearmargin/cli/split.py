@@ -1,0 +1,56 @@
+"""`clearmargin split`: who is trained, validated and tested on, as a CSV."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from clearmargin.cli.options import Data, Exclude, PatientRegex, SourceName, Tolerance
+
+
+def split(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="The CSV to write.")],
+    by: Annotated[Literal["patient", "image"] | None, typer.Option(help="What a fresh split keeps together.")] = None,
+    fractions: Annotated[str, typer.Option(help="Train, validation and test.")] = "0.8,0.1,0.1",
+    folds: Annotated[int | None, typer.Option(help="Cross-validation folds instead of three parts.")] = None,
+    official: Annotated[bool, typer.Option("--official", help="The split that comes with the data.")] = False,
+    seed: Annotated[int, typer.Option(help="The same seed and data give the same split.")] = 0,
+    patient_regex: PatientRegex = None,
+    source: SourceName = None,
+    exclude: Exclude = None,
+    tolerance: Tolerance = None,
+) -> None:
+    """Write a stratified split by patient, the official one, or folds."""
+    from clearmargin import api
+    from clearmargin.cli.progress import build_listener
+    from clearmargin.cli.show import split_summary
+    from clearmargin.errors import DataError, UsageError
+
+    try:
+        shares = [float(share) for share in fractions.split(",")]
+    except ValueError:
+        raise UsageError(f"--fractions {fractions}: write three numbers, for example 0.8,0.1,0.1.") from None
+    table = api.split(
+        data,
+        by=by,
+        fractions=shares,
+        folds=folds,
+        official=official,
+        seed=seed,
+        source=source,
+        patient_regex=patient_regex,
+        exclude=exclude,
+        tolerance=tolerance,
+        listener=build_listener(),
+    )
+    partial = out.with_name(f".{out.name}.partial")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        table.to_csv(partial, index=False)
+        partial.replace(out)
+    except OSError as error:
+        raise DataError(f"{out}: cannot be written ({error.strerror}). Choose another file with --out.") from None
+    print(split_summary(table, out))

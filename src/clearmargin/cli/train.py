@@ -1,0 +1,65 @@
+"""`clearmargin train`: the main job."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from clearmargin.cli.options import Data, Exclude, PatientRegex, SourceName, Tolerance
+
+
+def train(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="The run folder to make.")],
+    recipe: Annotated[str | None, typer.Option(help="A recipe's name, or a TOML file; 'default' if not given.")] = None,
+    model: Annotated[str | None, typer.Option(help="Another architecture than the recipe's.")] = None,
+    by: Annotated[Literal["patient", "image"] | None, typer.Option(help="What a fresh split keeps together.")] = None,
+    split: Annotated[Path | None, typer.Option(help="A CSV with path (or patient_id) and split to use.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Number of epochs, instead of the recipe's.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of split, weights and batches.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other setting; see docs/settings.md.")
+    ] = None,
+    target_sensitivity: Annotated[
+        float | None, typer.Option(help="Choose the threshold that reaches this sensitivity on validation.")
+    ] = None,
+    patient_regex: PatientRegex = None,
+    source: SourceName = None,
+    exclude: Exclude = None,
+    tolerance: Tolerance = None,
+    deterministic: Annotated[bool, typer.Option("--deterministic", help="Bit for bit the same each time.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+) -> None:
+    """Audit, split by patient, train, evaluate, export and report, into one run folder."""
+    from clearmargin import api
+    from clearmargin.cli.progress import build_listener
+    from clearmargin.cli.show import run_summary
+    from clearmargin.config import parse_settings
+
+    changes: dict[str, Any] = parse_settings(settings or [])
+    if target_sensitivity is not None:
+        changes |= {"evaluate.operating_point": "sensitivity", "evaluate.target_sensitivity": target_sensitivity}
+    run = api.train(
+        data,
+        out,
+        recipe=recipe,
+        model=model,
+        by=by,
+        split=split,
+        epochs=epochs,
+        seed=seed,
+        settings=changes,
+        source=source,
+        patient_regex=patient_regex,
+        exclude=exclude,
+        tolerance=tolerance,
+        deterministic=True if deterministic else None,
+        resume=resume,
+        command=shlex.join(["clearmargin", *sys.argv[1:]]),
+        listener=build_listener(),
+    )
+    print(run_summary(run.folder, run.metrics))

@@ -1,0 +1,1 @@
+"""From images on disk to arrays ready for training: sources, manifest, audit, split, store, phantom."""

@@ -1,0 +1,164 @@
+"""The manifest: one row an image, the same columns whatever the source; and who its patients are.
+
+A value that is not known is missing, never made up. Paths are absolute, so that a manifest means the
+same files from every working directory. Reading a directory into a manifest is the work of `sources/`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from clearmargin.errors import DataError, UsageError
+from clearmargin.types import MANIFEST_COLUMNS, Finding
+
+_TEXT = ("path", "patient_id", "slide_id", "site", "source", "official_split", "sha256")
+_WHOLE = ("x", "y", "width", "height")
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The table of images, where it came from, and what was noticed while it was read.
+
+    `frame` has the columns of `types.MANIFEST_COLUMNS` and a plain 0..N-1 index. `files_found` counts
+    all files met on the way, images or not; `excluded` counts the
+    images that the user left out.
+    """
+
+    frame: pd.DataFrame
+    root: Path
+    source: str
+    findings: tuple[Finding, ...] = ()
+    files_found: int = 0
+    excluded: int = 0
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    @property
+    def knows_patients(self) -> bool:
+        """Every image has a patient_id."""
+        return bool(len(self.frame)) and not bool(self.frame["patient_id"].isna().any())
+
+    @property
+    def has_official_split(self) -> bool:
+        """At least one image comes with a place in an official split."""
+        return bool(self.frame["official_split"].notna().any())
+
+    def labels(self) -> NDArray[np.int8]:
+        """(N,) 0 benign, 1 malignant."""
+        return self.frame["label"].to_numpy(dtype=np.int8)
+
+    def relative_paths(self) -> list[str]:
+        """Each path as seen from the root, with forward slashes; files elsewhere stay absolute."""
+        prefix = str(self.root) + os.sep
+        return [path.removeprefix(prefix).replace(os.sep, "/") for path in self.frame["path"]]
+
+    def keep(self, rows: NDArray[np.bool_]) -> Manifest:
+        """The manifest of the chosen rows only."""
+        return replace(self, frame=self.frame.loc[rows].reset_index(drop=True))
+
+
+def build_manifest(
+    columns: Mapping[str, Sequence[Any]],
+    *,
+    root: Path,
+    source: str,
+    findings: Iterable[Finding] = (),
+    files_found: int = 0,
+) -> Manifest:
+    """A manifest of columns; the ones not given are missing.
+
+    Raises:
+        DataError: there is not one image.
+    """
+    n = len(columns["path"])
+    if n == 0:
+        raise DataError(
+            f"{root}: no labelled images found. Put them in folders named benign/ and malignant/, "
+            "or give a CSV with the columns path,label."
+        )
+    frame = pd.DataFrame({name: columns.get(name, [None] * n) for name in MANIFEST_COLUMNS})
+    for name in _TEXT:
+        frame[name] = frame[name].astype("str").where(frame[name].notna())
+    for name in _WHOLE:
+        frame[name] = frame[name].astype("Int64")
+    frame["label"] = frame["label"].astype(np.int8)
+    frame["source"] = source
+    return Manifest(frame, root, source, tuple(findings), files_found)
+
+
+def set_patients(manifest: Manifest, pattern: str) -> Manifest:
+    """The manifest with patient_id taken from each path, as seen from the root, by a regular expression.
+
+    The patient is the group named `patient`, else the first group, else the whole match.
+
+    Raises:
+        UsageError: the pattern is not a regular expression.
+        DataError: it does not match every path; names the first that it misses.
+    """
+    try:
+        regex = re.compile(pattern)
+    except re.error as error:
+        raise UsageError(f"--patient-regex {pattern!r} is not a regular expression: {error}.") from None
+    group: str | int = "patient" if "patient" in regex.groupindex else min(1, regex.groups)
+    paths = manifest.relative_paths()
+    matches = [regex.search(path) for path in paths]
+    patients = [match.group(group) if match else None for match in matches]
+    missed = [path for path, patient in zip(paths, patients, strict=True) if not patient]
+    if missed:
+        raise DataError(
+            f"--patient-regex {pattern!r} finds no patient in {len(missed):,} of {len(paths):,} paths, "
+            f"the first is '{missed[0]}'. Paths are seen from {manifest.root}."
+        )
+    frame = manifest.frame.assign(patient_id=pd.Series(patients, dtype="str"))
+    return replace(manifest, frame=frame)
+
+
+def exclude_paths(manifest: Manifest, listing: Path) -> Manifest:
+    """The manifest without the files named in a text file, one path a line.
+
+    Raises:
+        DataError: the listing is missing, or names a file that the manifest does not have.
+    """
+    try:
+        lines = listing.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise DataError(f"{listing}: cannot be read ({error.strerror}); give a text file, one path a line.") from None
+    wanted = [line for line in (raw.strip() for raw in lines) if line and not line.startswith("#")]
+    by_any_name = dict(zip(manifest.relative_paths(), manifest.frame["path"], strict=True))
+    by_any_name |= {path: path for path in manifest.frame["path"]}
+    left_out = set()
+    for number, name in enumerate(wanted, start=1):
+        path = by_any_name.get(name) or by_any_name.get(str(Path(name).absolute()))
+        if path is None:
+            raise DataError(f"{listing}: entry {number} '{name}' is not an image of {manifest.root}.")
+        left_out.add(path)
+    kept = manifest.keep(~manifest.frame["path"].isin(left_out).to_numpy())
+    return replace(kept, excluded=manifest.excluded + len(left_out))
+
+
+def data_hash(manifest: Manifest) -> str:
+    """sha256 over every image's content hash and label, in order of path: the identity of the data used."""
+    digest = hashlib.sha256()
+    rows = zip(manifest.relative_paths(), manifest.frame["sha256"], manifest.labels(), strict=True)
+    for path, content, label in sorted(rows):
+        digest.update(f"{path}\t{content}\t{label}\n".encode())
+    return digest.hexdigest()
+
+
+def write_manifest(manifest: Manifest, path: Path) -> None:
+    """Writes the table as Parquet or CSV, by the file's extension."""
+    if path.suffix == ".parquet":
+        manifest.frame.to_parquet(path, index=False)
+    else:
+        manifest.frame.to_csv(path, index=False)

@@ -1,0 +1,1 @@
+"""Decoding images to arrays, and the preprocessing spec that every door shares."""

@@ -1,0 +1,69 @@
+"""The model zoo: every architecture by name, behind one contract.
+
+A new model is a class and one line in MODELS. What each one is for:
+
+    residual       the house default, a small residual network for patches
+    larger_model   two convolutions and three dense layers, as in the recipe of that name
+    cbis_ddsm      two convolutions for 64 x 64 mammograms
+    cnn_50         convolution + dropout blocks for 50 x 50 histology
+    cnn_3conv      three convolutions
+    cancernet      separable convolutions for 48 x 48 histology
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from clearmargin.errors import UnknownName, UsageError
+from clearmargin.models.contract import Classifier
+from clearmargin.models.recipes import CancerNet, CbisDdsm, Cnn3Conv, Cnn50, LargerModel
+from clearmargin.models.residual import Residual
+
+MODELS: dict[str, Callable[[tuple[int, int, int]], Classifier]] = {
+    "residual": Residual,
+    "larger_model": LargerModel,
+    "cbis_ddsm": CbisDdsm,
+    "cnn_50": Cnn50,
+    "cnn_3conv": Cnn3Conv,
+    "cancernet": CancerNet,
+}
+
+
+def build_model(name: str, shape: tuple[int, int, int], *, seed: int = 0) -> Classifier:
+    """A new model with random weights, the same for the same seed.
+
+    Args:
+        name: a key of MODELS.
+        shape: (H, W, C) of the images.
+        seed: of the initial weights.
+
+    Raises:
+        UnknownName: no such model.
+        UsageError: the images are too small for its layers.
+    """
+    check_model_name(name)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            model = MODELS[name](shape)
+            model.eval()
+            with torch.no_grad():
+                model(torch.zeros(1, shape[2], shape[0], shape[1]))
+        except RuntimeError:  # torch's own word for a feature map that shrank to nothing
+            size = f"{shape[1]}×{shape[0]}"
+            raise UsageError(
+                f"images of {size} pixels are too small for the model '{name}'; set images.size."
+            ) from None
+    return model
+
+
+def check_model_name(name: str) -> None:
+    """Passes for a key of MODELS.
+
+    Raises:
+        UnknownName: otherwise; lists the names and the closest.
+    """
+    if name not in MODELS:
+        raise UnknownName("model", name, MODELS)

@@ -1,0 +1,277 @@
+"""Where the figures come from, worded: data, split, methods, how to do it again, settings."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from clearmargin.config import AugmentSettings, RunConfig
+from clearmargin.report.run_files import RunFiles, Values
+from clearmargin.report.words import DASH, count, duration, moment, percent, plural
+from clearmargin.types import MALIGNANT, SPLITS
+
+Terms = list[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class SplitRow:
+    split: str
+    n_images: int
+    n_patients: int | None
+    n_malignant: int | None
+
+    @property
+    def share(self) -> float | None:
+        return None if self.n_malignant is None or not self.n_images else self.n_malignant / self.n_images
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step from the files found to the images used; `change` is against the step before."""
+
+    step: str
+    count: int
+    change: int
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    key: str
+    value: str
+    changed: bool
+
+
+def flow_steps(audit: Values) -> list[Step]:
+    """The counts from files found to images used, each with what was lost on the way."""
+    flow = audit.get("flow") or []
+    counts = [int(step["count"]) for step in flow]
+    changes = [0] + [now - before for before, now in itertools.pairwise(counts)]
+    return [Step(str(step["step"]), n, change) for step, n, change in zip(flow, counts, changes, strict=True)]
+
+
+def findings_by_severity(audit: Values) -> list[tuple[str, list[Values]]]:
+    """Findings of each severity that has any, the gravest first."""
+    findings = audit.get("findings") or []
+    groups = [(severity, [each for each in findings if each["severity"] == severity]) for severity in _SEVERITIES]
+    return [(severity, found) for severity, found in groups if found]
+
+
+_SEVERITIES = ("blocking", "warning", "note")
+
+
+def split_rows(run: RunFiles) -> list[SplitRow]:
+    """Images, patients and classes of each split: of split.csv, otherwise of metrics.json."""
+    if run.split is not None:
+        parts = [(name, run.split[run.split["split"] == name]) for name in SPLITS]
+        return [_split_row(name, rows) for name, rows in parts if len(rows)]
+    images, patients = run.protocol.get("images") or {}, run.protocol.get("patients") or {}
+    rows = []
+    for name in SPLITS:
+        confusion = (run.metrics.get(name) or {}).get("image", {}).get("confusion")
+        n_images = images.get(name) or (sum(map(sum, confusion)) if confusion else None)
+        if n_images:
+            rows.append(SplitRow(name, n_images, patients.get(name), sum(confusion[1]) if confusion else None))
+    return rows
+
+
+def _split_row(name: str, rows: pd.DataFrame) -> SplitRow:
+    known = rows["patient_id"] != ""
+    n_patients = int(rows["patient_id"].nunique()) if known.all() else None
+    return SplitRow(name, len(rows), n_patients, int((rows["label"] == MALIGNANT).sum()))
+
+
+def methods(run: RunFiles, *, kept_epoch: int | None) -> Terms:
+    """Split, preprocessing, model, training, calibration, operating point and interval, one line each."""
+    config, environment, metrics = run.config, run.environment, run.metrics
+    calibration, point, interval = (metrics.get(key) or {} for key in ("calibration", "operating_point", "interval"))
+    model: Values = environment.get("model") or {}
+    terms = [
+        ("Split", _split_line(run)),
+        ("Preprocessing", _preprocessing_line(environment.get("preprocessing") or {})),
+        ("Model", _join(model.get("name") or (config and config.model.name), _parameters(model))),
+    ]
+    if config is not None:
+        terms += [
+            ("Training", _training_line(config, run, kept_epoch)),
+            ("Augmentation", _augmentation(config.augment)),
+        ]
+    if calibration:
+        temperature = calibration.get("temperature")
+        method = str(calibration.get("method", "")).replace("_", " ")
+        terms.append(("Calibration", _join(method, temperature is not None and f"temperature {temperature:.3f}")))
+    terms.append(("Operating point", _join(point.get("name"), f"threshold {run.threshold:.4f}", point.get("rule"))))
+    if interval:
+        resamples = interval.get("resamples")
+        terms.append(
+            (
+                "Intervals",
+                _join(
+                    str(interval.get("method", "")).replace("_", " "),
+                    resamples and f"{resamples:,} resamples",
+                    interval.get("note"),
+                ),
+            )
+        )
+    return [(term, text) for term, text in terms if text]
+
+
+def _split_line(run: RunFiles) -> str:
+    how = {
+        "patient": "by patient: no patient is in two splits",
+        "image": "by image: patients may be on both sides",
+        "official": "the data set's official split",
+    }.get(str(run.protocol.get("split")), "")
+    shared = run.shared_patients if run.protocol.get("split") != "patient" else None
+    seed = run.protocol.get("seed")
+    return _join(
+        how,
+        shared is not None and f"{plural(shared, 'patient')} in both training and {run.headline}",
+        seed is not None and f"seed {seed}",
+    )
+
+
+def _preprocessing_line(spec: Values) -> str:
+    if not spec:
+        return ""
+    fit = {"pad": f"aspect ratio kept, padded ({spec.get('padding', '')})", "stretch": "stretched to the size"}
+    grey = {1: "grey", 3: "RGB"}.get(spec.get("channels", 0), "")
+    size = "width" in spec and f"{spec['width']} × {spec.get('height')} px"
+    mean, std = spec.get("mean", 0.0), spec.get("std", 1.0)
+    scale = "divided by 255" + (f", minus {mean:g}" if mean else "") + (f", over {std:g}" if std != 1 else "")
+    resize = "interpolation" in spec and f"{spec['interpolation']} interpolation"
+    return _join(size, grey, fit.get(str(spec.get("fit"))), resize, scale)
+
+
+def _parameters(model: Values) -> str | None:
+    return f"{model['parameters']:,} parameters" if model.get("parameters") else None
+
+
+def _training_line(config: RunConfig, run: RunFiles, kept_epoch: int | None) -> str:
+    train = config.train
+    ran = f"{len(run.history)} of at most {plural(train.epochs, 'epoch')}" if run.history is not None else None
+    return _join(
+        f"recipe {config.recipe}",
+        f"{train.optimizer}, learning rate {train.learning_rate:g} ({train.schedule})",
+        train.weight_decay and f"weight decay {train.weight_decay:g}",
+        f"batches of {train.batch_size}",
+        ran or f"at most {plural(train.epochs, 'epoch')}",
+        train.patience and f"stops after {plural(train.patience, 'epoch')} without a better {_plain(train.monitor)}",
+        kept_epoch is not None and f"weights of epoch {kept_epoch} kept{_why_kept(config)}",
+        train.balance != "none" and f"classes balanced by {train.balance}",
+        train.label_smoothing and f"label smoothing {train.label_smoothing:g}",
+        train.average_decay and f"weights averaged (decay {train.average_decay:g})",
+    )
+
+
+def _why_kept(config: RunConfig) -> str:
+    return f" (best {_plain(config.train.monitor)})" if config.train.restore_best else " (the last)"
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", " ").replace("auroc", "AUROC")
+
+
+def _augmentation(settings: AugmentSettings) -> str:
+    used = []
+    for name, value in settings.model_dump().items():
+        if value is True:
+            used.append(_plain(name))
+        elif value:
+            unit = "°" if name.endswith("_degrees") else ""
+            used.append(f"{_plain(name.removesuffix('_degrees'))} {value:g}{unit}")
+    return ", ".join(used) or "none"
+
+
+def _join(*parts: object) -> str:
+    """The parts that say something, separated by semicolons."""
+    return "; ".join(str(part) for part in parts if part)
+
+
+def kept_epoch(run: RunFiles) -> int | None:
+    """The epoch whose weights are in the bundle: the best by the run's own rule, or the last."""
+    if run.history is None or run.config is None:
+        return None
+    train = run.config.train
+    if not train.restore_best:
+        return int(run.history["epoch"].iloc[-1])
+    values = run.history.get(train.monitor)
+    if values is None or values.isna().all():
+        return None
+    best = values.argmin() if train.monitor.endswith("loss") else values.argmax()
+    return int(run.history["epoch"].iloc[best])
+
+
+def machine(run: RunFiles) -> Terms:
+    """Versions, hashes, seed and machine."""
+    environment = run.environment
+    libraries: Mapping[str, str] = environment.get("libraries") or {}
+    seed = run.protocol.get("seed", run.config.seed if run.config else None)
+    terms: list[tuple[str, Any]] = [
+        ("Started", environment.get("started") and moment(str(environment["started"]))),
+        ("Clearmargin", environment.get("clearmargin")),
+        ("Python", environment.get("python")),
+        ("Platform", environment.get("platform")),
+        ("Processor", _join(environment.get("processor"), _cores(environment))),
+        ("Device", _join(environment.get("device"), environment.get("precision"))),
+        ("Seed", None if seed is None else str(seed)),
+        ("Data sha256", environment.get("data_sha256")),
+        ("Split sha256", environment.get("split_sha256") or run.protocol.get("split_sha256")),
+        ("Libraries", ", ".join(f"{name} {version}" for name, version in libraries.items())),
+    ]
+    return [(term, str(text)) for term, text in terms if text]
+
+
+def _cores(environment: Values) -> str:
+    cores, threads = environment.get("cores"), environment.get("threads")
+    return _join(cores and plural(cores, "core"), threads and f"{plural(threads, 'thread')} used")
+
+
+def stages(environment: Values) -> list[tuple[str, str, str]]:
+    """(stage, time, share of the longest in percent), in the order they ran."""
+    seconds: Mapping[str, float] = environment.get("seconds") or {}
+    longest = max(seconds.values(), default=0.0) or 1.0
+    return [(name, duration(value), f"{100 * value / longest:.1f}") for name, value in seconds.items()]
+
+
+def settings(config: RunConfig) -> list[Setting]:
+    """Every setting, dotted, marked where it is not the default."""
+    now, default = _flat(config.model_dump(mode="json")), _flat(RunConfig().model_dump(mode="json"))
+    return [Setting(key, _text(value), value != default[key]) for key, value in now.items()]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return DASH
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_text, value))
+    return f"{value:g}" if isinstance(value, float) else str(value) or "(empty)"
+
+
+def counts_line(audit: Values) -> str:
+    """One line: images, patients, slides, classes."""
+    counts: Values = audit.get("counts") or {}
+    if not counts:
+        return ""
+    patients, slides = counts.get("patients"), counts.get("slides")
+    total = counts.get("images") or 0
+    malignant = counts.get("malignant") or 0
+    return _join(
+        f"{count(total)} images",
+        plural(patients, "patient") if patients else "patients not known",
+        slides and plural(slides, "slide"),
+        f"{count(malignant)} malignant ({percent(malignant / total if total else None, 1)})",
+        f"{count(counts.get('benign'))} benign",
+    )

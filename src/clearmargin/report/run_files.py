@@ -1,0 +1,128 @@
+"""What a run folder holds, read into one value; everything but the figures and the predictions may be missing.
+
+An older run, or another model's predictions evaluated from outside, has fewer files and fewer keys. Such a
+gap is an empty value here, and a dash or a missing section in the report, never an error.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from clearmargin.config import RunConfig, read_config
+from clearmargin.errors import DataError
+from clearmargin.evaluate.predictions import read_predictions
+from clearmargin.types import SPLITS, Split
+
+Values = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RunFiles:
+    """The files of a run that the report reads; tables have the columns that `DESIGN.md` gives them."""
+
+    name: str
+    metrics: Values
+    predictions: pd.DataFrame
+    config: RunConfig | None
+    environment: Values
+    audit: Values | None
+    split: pd.DataFrame | None
+    history: pd.DataFrame | None
+
+    @property
+    def headline(self) -> Split:
+        """The split that the answer is about: test, otherwise the last one that was evaluated."""
+        return next(split for split in reversed(SPLITS) if split in self.metrics)
+
+    @property
+    def protocol(self) -> Values:
+        return self.metrics.get("protocol") or {}
+
+    @property
+    def threshold(self) -> float:
+        return float(self.metrics["operating_point"]["threshold"])
+
+    @property
+    def shared_patients(self) -> int | None:
+        """Patients of the headline split that are in the training split too; None where that is not known."""
+        if self.split is None or not self.split["patient_id"].astype(bool).all():
+            return None
+        patients = self.split.groupby("split")["patient_id"].agg(set)
+        return len(patients.get("train", set()) & patients.get(self.headline, set()))
+
+
+def read_run(run: Path) -> RunFiles:
+    """The files of a run folder.
+
+    Raises:
+        DataError: the folder has no figures or no predictions, or one of its files cannot be read.
+        ConfigError: config.toml has settings that this version does not know.
+    """
+    metrics = _read_json(run / "metrics.json")
+    if metrics is None or not (run / "predictions.csv").exists():
+        raise DataError(
+            f"{run}: not a finished run, metrics.json and predictions.csv are needed; "
+            "give the folder that 'clearmargin train' or 'clearmargin evaluate' wrote."
+        )
+    if not any(split in metrics for split in SPLITS) or "threshold" not in (metrics.get("operating_point") or {}):
+        raise DataError(
+            f"{run / 'metrics.json'}: has no evaluated split or no operating point; run 'clearmargin evaluate' again."
+        )
+    config = run / "config.toml"
+    return RunFiles(
+        name=run.resolve().name,
+        metrics=metrics,
+        predictions=read_predictions(run / "predictions.csv"),
+        config=read_config(config) if config.exists() else None,
+        environment=_read_json(run / "environment.json") or {},
+        audit=_read_json(run / "audit.json"),
+        split=_read_split(run / "split.csv"),
+        history=_read_history(run / "history.csv"),
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path}: not valid JSON ({error}); restore it or run the job again.") from None
+    if not isinstance(values, dict):
+        raise DataError(f"{path}: holds a {type(values).__name__}, not an object; restore it or run the job again.")
+    return values
+
+
+def _read_split(path: Path) -> pd.DataFrame | None:
+    if not path.exists():
+        return None
+    table = _read_table(path, {"patient_id": str, "label": "int64", "split": str}, keep_blank=True)
+    unknown = sorted(set(table["split"]) - set(SPLITS))
+    if unknown:
+        raise DataError(f"{path}: the split '{unknown[0]}' is none of {', '.join(SPLITS)}; correct the column 'split'.")
+    return table
+
+
+def _read_history(path: Path) -> pd.DataFrame | None:
+    if not path.exists():
+        return None
+    columns = [f"{part}_{name}" for part in ("train", "validation") for name in ("loss", "accuracy")]
+    table = _read_table(path, {"epoch": "int64"} | dict.fromkeys(columns, "float64"), keep_blank=False)
+    return table if len(table) else None
+
+
+def _read_table(path: Path, types: Mapping[str, Any], *, keep_blank: bool) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(path, dtype=dict(types), keep_default_na=not keep_blank, encoding="utf-8")
+    except (ValueError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise DataError(f"{path}: cannot be read as a table ({error}); restore it or run the job again.") from None
+    missing = [name for name in types if name not in table.columns]
+    if missing:
+        raise DataError(f"{path}: the column '{missing[0]}' is missing; restore it or run the job again.")
+    return table

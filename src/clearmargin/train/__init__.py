@@ -1,0 +1,1 @@
+"""Training: batches and augmentation, objective, the loop, checkpoints and the run log."""

@@ -1,0 +1,127 @@
+"""The state of a run in one safetensors file, so that a run that was killed goes on bit for bit.
+
+Tensors are weights, their moving average, the best weights so far and the optimizer's moments; the rest
+(epoch, batch, history, sums of the running epoch) is JSON in the file's header. No pickle. The file is
+written under another name and renamed, so it is whole or not there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from clearmargin.errors import DataError
+
+FILE_NAME = "state.safetensors"
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a run is. `epoch` and `batch` count what is finished; sums are those of the running epoch."""
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    correct: int = 0
+    seen: int = 0
+    epoch_seconds: float = 0.0
+    best_epoch: int = 0
+    best_value: float | None = None
+    finished: bool = False
+    stopped_early: bool = False
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class State:
+    """Everything that changes during training. `average` and `best` may be empty."""
+
+    model: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    average: dict[str, Tensor]
+    best: dict[str, Tensor]
+    progress: Progress
+
+
+def write_checkpoint(folder: Path, state: State, fingerprint: str) -> None:
+    """Writes the state; `fingerprint` names the run that it belongs to."""
+    folder.mkdir(exist_ok=True)
+    tensors = {f"model/{name}": tensor for name, tensor in state.model.items()}
+    tensors |= {f"average/{name}": tensor for name, tensor in state.average.items()}
+    tensors |= {f"best/{name}": tensor for name, tensor in state.best.items()}
+    numbers: dict[str, Any] = {}
+    for index, values in state.optimizer["state"].items():
+        for name, value in values.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer/{index}/{name}"] = value
+            else:
+                numbers[f"{index}/{name}"] = value
+    header = {
+        "progress": json.dumps(asdict(state.progress)),
+        "param_groups": json.dumps(state.optimizer["param_groups"]),
+        "optimizer_numbers": json.dumps(numbers),
+        "fingerprint": fingerprint,
+    }
+    # clone: safetensors refuses tensors that share memory, as a model and its average may.
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    partial = folder / f"{FILE_NAME}.partial"
+    with partial.open("wb") as file:
+        file.write(save(plain, metadata=header))
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(folder / FILE_NAME)
+
+
+def read_checkpoint(folder: Path, fingerprint: str) -> State | None:
+    """The state of the run, or None when there is no checkpoint yet.
+
+    Raises:
+        DataError: the checkpoint is of a run with other settings, data or split, or is damaged.
+    """
+    path = folder / FILE_NAME
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{path}: the checkpoint cannot be read ({error}). Remove it to start anew.") from None
+    if header["fingerprint"] != fingerprint:
+        raise DataError(
+            f"{path}: the checkpoint is of a run with other settings, images or another split. "
+            "Resume with the same command, or train into a new folder."
+        )
+    optimizer: dict[str, Any] = {"state": {}, "param_groups": json.loads(header["param_groups"])}
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer/"):
+            _, index, key = name.split("/")
+            optimizer["state"].setdefault(int(index), {})[key] = tensor
+    for name, value in json.loads(header["optimizer_numbers"]).items():
+        index, key = name.split("/")
+        optimizer["state"].setdefault(int(index), {})[key] = value
+    return State(
+        model=_below(tensors, "model/"),
+        optimizer=optimizer,
+        average=_below(tensors, "average/"),
+        best=_below(tensors, "best/"),
+        progress=Progress(**json.loads(header["progress"])),
+    )
+
+
+def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def copy_state(model: torch.nn.Module) -> dict[str, Tensor]:
+    """The model's weights and buffers, copied."""
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}

@@ -1,0 +1,320 @@
+"""The training loop: readable from top to bottom, on an engine that knows about devices and precision.
+
+Only `fabric` touches devices. The loop can stop after any batch and go on later with the very same
+arithmetic: order, augmentation and dropout are functions of (seed, epoch, batch), everything else is in
+the checkpoint.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from clearmargin.config import RunConfig, TrainSettings
+from clearmargin.errors import DataError, Interrupted
+from clearmargin.evaluate.metrics import auroc
+from clearmargin.images.preprocess import Preprocessing
+from clearmargin.models.contract import Classifier, normalise, scale_pixels
+from clearmargin.train.augment import augment
+from clearmargin.train.batches import TrainingImages, derive_seed, epoch_order, gather
+from clearmargin.train.checkpoint import Progress, State, copy_state, read_checkpoint, write_checkpoint
+from clearmargin.train.log import write_history
+from clearmargin.train.objective import class_weights, cross_entropy
+from clearmargin.train.stop import StopRequest
+from clearmargin.types import Listener
+
+_VALIDATION_BATCH = 512
+_HIGHER_IS_BETTER = ("validation_accuracy", "validation_auroc")
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A trained model on the CPU in evaluation mode, and how it came about."""
+
+    model: Classifier
+    history: list[dict[str, float]]
+    best_epoch: int
+    stopped_early: bool
+    precision: str
+    device: str
+
+
+def fit_model(
+    model: Classifier,
+    data: TrainingImages,
+    config: RunConfig,
+    preprocessing: Preprocessing,
+    *,
+    run: Path,
+    fingerprint: str,
+    listener: Listener = Listener(),
+) -> Fitted:
+    """Trains the model, or goes on from the checkpoint in the run folder.
+
+    Writes `history.csv` and `checkpoint/` into `run`.
+
+    Raises:
+        Interrupted: SIGINT or SIGTERM came; the state is saved.
+        DataError: the loss is no number any more, or the checkpoint is of another run.
+    """
+    listener.stage("train")
+    with _determinism(config.deterministic), torch.random.fork_rng(devices=[]):
+        trainer = _Trainer(
+            model, data, config=config, preprocessing=preprocessing, run=run, fingerprint=fingerprint, listener=listener
+        )
+        return trainer.fit()
+
+
+class _Trainer:
+    def __init__(
+        self,
+        model: Classifier,
+        data: TrainingImages,
+        *,
+        config: RunConfig,
+        preprocessing: Preprocessing,
+        run: Path,
+        fingerprint: str,
+        listener: Listener,
+    ) -> None:
+        self.data, self.config, self.preprocessing = data, config, preprocessing
+        self.run, self.fingerprint, self.listener = run, fingerprint, listener
+        settings = config.train
+        self.precision = choose_precision(settings)
+        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+        self.fabric = Fabric(devices=1, precision=self.precision)
+        # NHWC suits convolutions on CPUs and tensor cores; torch keeps shapes as (B, C, H, W).
+        self.plain: Classifier = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.weights = class_weights(data.labels[data.train]) if settings.balance == "weights" else (1.0, 1.0)
+        self.steps_per_epoch = math.ceil(len(data.train) / settings.batch_size)
+        self.progress = Progress()
+        self.best: dict[str, Tensor] = {}
+        self.average: dict[str, Tensor] = copy_state(self.plain) if settings.average_decay else {}
+        optimizer = build_optimizer(self.plain, settings)
+        state = read_checkpoint(run / "checkpoint", fingerprint)
+        if state is not None:
+            self.plain.load_state_dict(state.model)
+            optimizer.load_state_dict(state.optimizer)
+            self.average, self.best, self.progress = state.average, state.best, state.progress
+            listener.note(f"Resuming after epoch {self.progress.epoch}, batch {self.progress.batch}.")
+        self.model, self.optimizer = self.fabric.setup(self.plain, optimizer)
+        self.saved_at = time.monotonic()
+
+    def fit(self) -> Fitted:
+        progress, settings = self.progress, self.config.train
+        with StopRequest() as stop:
+            while progress.epoch < settings.epochs and not progress.finished:
+                self.train_epoch(stop)
+                self.end_epoch()
+                self.save()
+                if stop.requested:
+                    raise Interrupted(self.stopped())
+        self.plain.load_state_dict(self.best if settings.restore_best and self.best else self.kept_weights())
+        self.plain.to("cpu").eval()
+        return Fitted(
+            self.plain,
+            progress.history,
+            progress.best_epoch if settings.restore_best else progress.epoch,
+            progress.stopped_early,
+            self.precision,
+            self.fabric.device.type,
+        )
+
+    def train_epoch(self, stop: StopRequest) -> None:
+        """The batches of one epoch that are not done yet."""
+        data, settings, progress = self.data, self.config.train, self.progress
+        order = epoch_order(
+            data.train, data.labels, balance=settings.balance, seed=self.config.seed, epoch=progress.epoch
+        )
+        self.model.train()
+        while progress.batch < self.steps_per_epoch:
+            started = time.monotonic()
+            start = progress.batch * settings.batch_size
+            self.train_batch(order[start : start + settings.batch_size])
+            progress.batch += 1
+            progress.step += 1
+            progress.epoch_seconds += time.monotonic() - started
+            self.listener.advance(
+                progress.epoch * self.steps_per_epoch + progress.batch, settings.epochs * self.steps_per_epoch
+            )
+            in_the_middle = progress.batch < self.steps_per_epoch
+            if in_the_middle and (
+                stop.requested or time.monotonic() - self.saved_at > 60 * settings.checkpoint_minutes
+            ):
+                self.save()
+                if stop.requested:
+                    raise Interrupted(self.stopped())
+
+    def train_batch(self, rows: np.ndarray[tuple[int], np.dtype[np.intp]]) -> None:
+        data, settings, progress = self.data, self.config.train, self.progress
+        seed = derive_seed(self.config.seed, progress.epoch, progress.batch)
+        torch.manual_seed(seed)  # dropout
+        images = self.fabric.to_device(gather(data.images, rows))
+        labels = self.fabric.to_device(torch.from_numpy(data.labels[rows].astype(np.float32)))
+        generator = torch.Generator(images.device).manual_seed(seed)
+        x = augment(scale_pixels(images), self.config.augment, generator)
+        x = normalise(x, self.preprocessing.mean, self.preprocessing.std)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(settings, progress.step, self.steps_per_epoch)
+        self.optimizer.zero_grad(set_to_none=True)
+        logits = self.model(x).float()
+        loss = cross_entropy(logits, labels, weights=self.weights, smoothing=settings.label_smoothing)
+        self.fabric.backward(loss)
+        self.optimizer.step()
+        self.update_average()
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise DataError(
+                f"the training loss became {value} in epoch {progress.epoch + 1}, batch {progress.batch + 1}. "
+                "Lower the learning rate, for example --set train.learning_rate=0.0001."
+            )
+        progress.loss_sum += value * len(rows)
+        progress.correct += int(((logits.detach() > 0) == (labels > 0.5)).sum())
+        progress.seen += len(rows)
+
+    def end_epoch(self) -> None:
+        """Validates, remembers the best weights, decides on stopping, and starts the next epoch's sums."""
+        progress, settings = self.progress, self.config.train
+        row = {
+            "epoch": progress.epoch + 1,
+            "train_loss": progress.loss_sum / progress.seen,
+            "train_accuracy": progress.correct / progress.seen,
+            **self.validate(),
+            "learning_rate": learning_rate(settings, progress.step - 1, self.steps_per_epoch),
+            "seconds": round(progress.epoch_seconds, 3),
+            "images_per_second": round(progress.seen / max(progress.epoch_seconds, 1e-9), 1),
+        }
+        progress.history.append(row)
+        progress.epoch += 1
+        if self.is_better(row[settings.monitor]):
+            progress.best_epoch, progress.best_value = progress.epoch, row[settings.monitor]
+            if settings.restore_best:
+                self.best = {name: tensor.detach().clone() for name, tensor in self.kept_weights().items()}
+        elif settings.patience and progress.epoch - progress.best_epoch >= settings.patience:
+            progress.finished = progress.stopped_early = True
+        progress.batch, progress.seen, progress.correct, progress.loss_sum, progress.epoch_seconds = 0, 0, 0, 0.0, 0.0
+        write_history(self.run / "history.csv", progress.history)
+        self.listener.epoch(row)
+
+    def validate(self) -> dict[str, float]:
+        """Loss, accuracy at logit 0 and AUROC on the validation images, without augmentation."""
+        data, trained = self.data, None
+        if self.average:
+            trained = copy_state(self.plain)
+            self.plain.load_state_dict(self.average)
+        self.model.eval()
+        logits, losses = [], 0.0
+        with torch.inference_mode():
+            for start in range(0, len(data.validation), _VALIDATION_BATCH):
+                rows = data.validation[start : start + _VALIDATION_BATCH]
+                images = self.fabric.to_device(gather(data.images, rows))
+                labels = self.fabric.to_device(torch.from_numpy(data.labels[rows].astype(np.float32)))
+                x = normalise(scale_pixels(images), self.preprocessing.mean, self.preprocessing.std)
+                batch = self.model(x).float()
+                losses += float(cross_entropy(batch, labels)) * len(rows)
+                logits.append(batch.cpu())
+        if trained is not None:
+            self.plain.load_state_dict(trained)
+        scores = torch.cat(logits).numpy()
+        truth = data.labels[data.validation]
+        return {
+            "validation_loss": losses / len(truth),
+            "validation_accuracy": float(((scores > 0) == (truth == 1)).mean()),
+            "validation_auroc": float(auroc(truth, scores)),
+        }
+
+    def is_better(self, value: float) -> bool:
+        best = self.progress.best_value
+        if best is None:
+            return True
+        return value > best if self.config.train.monitor in _HIGHER_IS_BETTER else value < best
+
+    def kept_weights(self) -> dict[str, Tensor]:
+        return self.average or dict(self.plain.state_dict())
+
+    def update_average(self) -> None:
+        decay = self.config.train.average_decay
+        if not decay:
+            return
+        # The average warms up, so that it does not remember the random start.
+        decay = min(decay, (1 + self.progress.step) / (10 + self.progress.step))
+        with torch.no_grad():
+            for name, tensor in self.plain.state_dict().items():
+                if tensor.is_floating_point():
+                    self.average[name].lerp_(tensor.to(self.average[name]), 1 - decay)
+                else:
+                    self.average[name].copy_(tensor)
+
+    def save(self) -> None:
+        state = State(
+            dict(self.plain.state_dict()), self.optimizer.state_dict(), self.average, self.best, self.progress
+        )
+        write_checkpoint(self.run / "checkpoint", state, self.fingerprint)
+        self.saved_at = time.monotonic()
+
+    def stopped(self) -> str:
+        progress = self.progress
+        return (
+            f"{self.run}: stopped in epoch {min(progress.epoch + 1, self.config.train.epochs)}, the state is saved. "
+            "Run the same command with --resume to go on."
+        )
+
+
+def choose_precision(settings: TrainSettings) -> Literal["32-true", "bf16-mixed"]:
+    """The precision that `auto` stands for on this machine: bf16-mixed where bf16 arithmetic is native."""
+    if settings.precision != "auto":
+        return settings.precision
+    if torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
+    capabilities = torch.cpu.get_capabilities()
+    return "bf16-mixed" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "32-true"
+
+
+def build_optimizer(model: torch.nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+    """The optimizer that the settings name, over all parameters."""
+    parameters, rate = model.parameters(), settings.learning_rate
+    if settings.optimizer == "adagrad":
+        # Keras starts the accumulator at 0.1. The decay is part of `learning_rate`.
+        return torch.optim.Adagrad(
+            parameters, rate, weight_decay=settings.weight_decay, initial_accumulator_value=0.1, eps=settings.epsilon
+        )
+    kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
+    return kind(parameters, rate, eps=settings.epsilon, weight_decay=settings.weight_decay)
+
+
+def learning_rate(settings: TrainSettings, step: int, steps_per_epoch: int) -> float:
+    """The rate of one step, counted from 0 over the whole run.
+
+    >>> settings = TrainSettings(epochs=2, learning_rate=1.0, schedule="cosine")
+    >>> [round(learning_rate(settings, step, 2), 3) for step in range(4)]
+    [1.0, 0.854, 0.5, 0.146]
+    """
+    warmup = settings.warmup_epochs * steps_per_epoch
+    if step < warmup:
+        return settings.learning_rate * (step + 1) / (warmup + 1)
+    rate = settings.learning_rate / (1 + settings.learning_rate_decay * step)
+    if settings.schedule == "constant":
+        return rate
+    total = settings.epochs * steps_per_epoch
+    return rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1.0, total - warmup)))
+
+
+@contextmanager
+def _determinism(wanted: bool) -> Iterator[None]:
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(wanted or before)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)

@@ -1,0 +1,166 @@
+"""The run folder: opened once, written file by file under another name, complete when run.json is there.
+
+config.toml environment.json manifest.parquet audit.json split.csv history.csv log.jsonl
+predictions.csv metrics.json report.html bundle/ checkpoint/ run.json
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from clearmargin import __version__
+from clearmargin.config import RunConfig, dump_config, read_config
+from clearmargin.errors import ConfigError, DataError, UsageError
+
+LIBRARIES = ("torch", "lightning-fabric", "onnx", "onnxruntime", "numpy", "pandas", "pillow", "scikit-learn", "scipy")
+_HASHED = ("config.toml", "manifest.parquet", "split.csv", "predictions.csv", "metrics.json", "bundle/SHA256SUMS")
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EIO)
+
+
+def is_complete(run: Path) -> bool:
+    """The run ended; every file is there."""
+    return (run / "run.json").is_file()
+
+
+@contextmanager
+def open_run(run: Path, config: RunConfig, *, resume: bool) -> Iterator[None]:
+    """Holds the run folder, new or to be gone on with; nobody else can write to it meanwhile.
+
+    Raises:
+        UsageError: it exists and `resume` is off, it is no run, or another process works in it.
+        ConfigError: it was begun with other settings.
+        DataError: the disk is full or not writable.
+    """
+    with disk_errors(run):
+        _check_free(run, resume=resume)
+        run.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(run / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise UsageError(
+                f"{run}: another process is working in this run folder. Wait for it, or use another."
+            ) from None
+        try:
+            saved = run / "config.toml"
+            if saved.is_file():
+                _check_same(read_config(saved), config, run)
+            else:
+                write_text(saved, dump_config(config))
+            yield
+        finally:
+            lock.release()
+            (run / ".lock").unlink(missing_ok=True)
+
+
+def finish_run(run: Path, facts: Mapping[str, Any]) -> None:
+    """Writes run.json, which makes the run complete."""
+    files = {name: hashlib.sha256((run / name).read_bytes()).hexdigest() for name in _HASHED}
+    content = {"schema": 1, "complete": True, "clearmargin": __version__, "finished": now(), **facts, "sha256": files}
+    write_json(run / "run.json", content)
+
+
+def describe_environment(command: str) -> dict[str, Any]:
+    """What a reader needs to repeat the run elsewhere: software, machine, command."""
+    return {
+        "clearmargin": __version__,
+        "command": command,
+        "started": now(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "libraries": {name: version(name) for name in LIBRARIES},
+    }
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes strict JSON (no NaN) under another name and renames it."""
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes the text under another name and renames it."""
+    write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Lets `write` fill another file of the same extension, then renames it to `path`."""
+    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+    write(partial)
+    partial.replace(path)
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@contextmanager
+def disk_errors(place: Path) -> Iterator[None]:
+    """A full or read-only disk becomes one clear line.
+
+    Raises:
+        DataError: an OSError of that kind came up inside.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        what = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else f"not writable ({error.strerror})"
+        where = error.filename or place
+        raise DataError(f"{where}: {what}. Free some space or choose another folder with --out.") from None
+
+
+def _check_free(run: Path, *, resume: bool) -> None:
+    if not run.exists():
+        return
+    if not run.is_dir():
+        raise UsageError(f"{run}: is a file; give a folder that does not exist yet with --out.")
+    names = sorted(entry.name for entry in run.iterdir() if entry.name != ".lock")
+    if not names:
+        return
+    if "config.toml" not in names:
+        raise UsageError(f"{run}: the folder is not empty and holds no run. Give a new folder with --out.")
+    if not resume:
+        raise UsageError(f"{run}: there is a run in this folder already. Give another --out, or go on with --resume.")
+
+
+def _check_same(saved: RunConfig, wanted: RunConfig, run: Path) -> None:
+    old, new = _flat(saved.model_dump(mode="json")), _flat(wanted.model_dump(mode="json"))
+    changed = [key for key in new if old.get(key) != new[key]]
+    if changed:
+        key = changed[0]
+        more = f" (and {len(changed) - 1} more)" if changed[1:] else ""
+        raise ConfigError(
+            f"{run}: the run was begun with {key} = {old.get(key)!r}, not {new[key]!r}{more}. "
+            "Resume with the same settings, or give a new folder with --out."
+        )
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -1,0 +1,127 @@
+"""The vocabulary that every part shares: labels, tables, findings, operating points, progress.
+
+Nothing here computes. A label is 1 for malignant and 0 for benign, and a probability is always of
+*malignant*. The reading and writing of the tables whose columns are named here is elsewhere
+(`data/manifest.py`, `evaluate/predictions.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Label = Literal[0, 1]
+Split = Literal["train", "validation", "test"]
+Protocol = Literal["patient", "image", "official"]
+Decision = Literal["benign", "malignant", "abstain", "refused"]
+Severity = Literal["blocking", "warning", "note"]
+
+BENIGN, MALIGNANT = 0, 1
+LABEL_NAMES: tuple[str, str] = ("benign", "malignant")
+SPLITS: tuple[Split, Split, Split] = ("train", "validation", "test")
+
+MANIFEST_COLUMNS: tuple[str, ...] = (
+    "path",
+    "label",
+    "patient_id",
+    "slide_id",
+    "x",
+    "y",
+    "site",
+    "source",
+    "official_split",
+    "width",
+    "height",
+    "sha256",
+)
+PREDICTION_COLUMNS: tuple[str, ...] = (
+    "path",
+    "patient_id",
+    "slide_id",
+    "x",
+    "y",
+    "split",
+    "label",
+    "logit",
+    "probability",
+    "decision",
+)
+
+OPTIMISTIC_STAMP = "image-level split: optimistic"
+INTENDED_USE = (
+    "For research and education. Clearmargin is not a medical device: its output must not be used "
+    "to diagnose, treat or manage a patient."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One image to predict on; coordinates are level-0 pixels of the slide the patch was cut from."""
+
+    path: str
+    patient_id: str | None = None
+    slide_id: str | None = None
+    x: int | None = None
+    y: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What the model says of one image; `probability` is None when the image was refused."""
+
+    record: Record
+    logit: float | None
+    probability: float | None
+    decision: Decision
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing the audit found: what, how bad, where, and how to mend it.
+
+    `paths` lists every file concerned (the text output shows the first few); `count` is their number,
+    or the number of patients or rows where a finding is not about files.
+    """
+
+    kind: str
+    severity: Severity
+    message: str
+    fix: str
+    paths: tuple[str, ...] = ()
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class OperatingPoint:
+    """A threshold on the calibrated probability, how it was chosen, and what it achieved there.
+
+    An image is called malignant when its probability is at or above `threshold`. `achieved` holds
+    figures on the split named by `chosen_on` (sensitivity, specificity, balanced_accuracy).
+    """
+
+    name: str
+    rule: str
+    threshold: float
+    chosen_on: str = "validation"
+    achieved: Mapping[str, float] = field(default_factory=dict)
+
+
+class Listener:
+    """Hears how a job goes on. This one is silent; the command line has one that draws.
+
+    Methods may be called from the thread that runs the job only, and must return quickly.
+    """
+
+    def stage(self, name: str) -> None:
+        """A new stage of the job begins."""
+
+    def advance(self, done: int, total: int) -> None:
+        """Of the current stage, `done` of `total` units are finished."""
+
+    def epoch(self, row: Mapping[str, float]) -> None:
+        """An epoch ended; `row` is the new line of history.csv."""
+
+    def note(self, text: str) -> None:
+        """Something the user should read, one line."""
