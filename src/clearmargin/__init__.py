@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from clearmargin.errors import ClearmarginError
     from clearmargin.models import MODELS
     from clearmargin.predict.predictor import Predictor, load_bundle
+    from clearmargin.types import Listener
     from clearmargin.workflow import Run
 
 __version__ = "0.1.0"
@@ -32,12 +33,14 @@ _HOME = {
     "PhantomSettings": "clearmargin.data.phantom",
     "write_phantom": "clearmargin.data.phantom",
     "ClearmarginError": "clearmargin.errors",
+    "Listener": "clearmargin.types",
 }
 
 __all__ = [
     "MODELS",
     "SOURCES",
     "ClearmarginError",
+    "Listener",
     "PhantomSettings",
     "Predictor",
     "Run",

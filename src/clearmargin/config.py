@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from clearmargin.errors import ConfigError, UnknownName, closest
 
@@ -23,7 +24,23 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+    @field_validator("*")
+    @classmethod
+    def _is_unicode(cls, value: object) -> object:
+        # A path that is not could be neither saved in config.toml nor written into a table.
+        if isinstance(value, str) and not _is_encodable(value):
+            raise PydanticCustomError("not_unicode", "Input should be Unicode text; rename the file or folder")
+        return value
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class DataSettings(_Section):
@@ -32,8 +49,9 @@ class DataSettings(_Section):
     root: str = ""
     """The folder or manifest, absolute."""
     source: str | None = None
-    """A key of SOURCES; recognised when missing."""
+    """A name of SOURCES; recognised when missing."""
     patient_regex: str | None = None
+    """Takes the patient from each path."""
     split_file: str | None = None
     """A CSV with the columns path (or patient_id) and split."""
     exclude_file: str | None = None
@@ -48,18 +66,24 @@ class ImageSettings(_Section):
     size: Literal["auto"] | tuple[Annotated[int, Field(ge=8, le=2048)], Annotated[int, Field(ge=8, le=2048)]] = "auto"
     """(width, height) in pixels; `auto` takes the data's most common size, at most `largest_px` on its longer side."""
     largest_px: Annotated[int, Field(ge=8, le=2048)] = 128
+    """Bound of `auto`."""
     channels: Literal[1, 3] = 3
+    """1 is grey, 3 is RGB."""
     fit: Literal["pad", "stretch"] = "pad"
     """`pad` keeps the aspect ratio, never enlarges, and fills the rest; `stretch` resizes to the size exactly."""
     padding: Literal["mirror", "black", "white"] = "mirror"
+    """What fills the rest, below and to the right."""
     interpolation: Literal["nearest", "bilinear", "area"] = "area"
+    """How sizes change; `area` averages when it shrinks."""
     mean: Share = 0.0
     """Subtracted after division by 255."""
     std: Annotated[float, Field(gt=0.0)] = 1.0
+    """Divided by after that."""
 
 
 class SplitSettings(_Section):
     by: Literal["patient", "image"] = "patient"
+    """What a fresh split keeps together; `image` is optimistic and stamped so."""
     fractions: tuple[Share, Share, Share] = (0.8, 0.1, 0.1)
     """Train, validation, test."""
 
@@ -75,7 +99,7 @@ class SplitSettings(_Section):
 
 class ModelSettings(_Section):
     name: str = "residual"
-    """A key of MODELS."""
+    """A name of MODELS."""
 
 
 class AugmentSettings(_Section):
@@ -140,9 +164,13 @@ class RunConfig(_Section):
     """Everything that decides a run's result besides the data and the version of the software."""
 
     recipe: str = "default"
+    """The recipe that the settings came from."""
     description: str = ""
+    """One line for people."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Of the split, the first weights and everything random in training."""
     deterministic: bool = False
+    """Refuse operations that could differ from run to run; the same machine then gives the same weights."""
     data: DataSettings = DataSettings()
     images: ImageSettings = ImageSettings()
     split: SplitSettings = SplitSettings()
@@ -182,7 +210,10 @@ def load_recipe(name: str, changes: Mapping[str, Any] | None = None, *, base: Ru
         values = read_toml(RECIPES_FOLDER / f"{name}.toml") | {"recipe": name}
     for key, value in (changes or {}).items():
         section, _, leaf = _full_key(key).rpartition(".")
-        (values.setdefault(section, {}) if section else values)[leaf] = value
+        place = values.setdefault(section, {}) if section else values
+        if not isinstance(place, dict):
+            raise ConfigError(_section_needed(section, place))
+        place[leaf] = value
     return check_config(values)
 
 
@@ -215,9 +246,11 @@ def read_toml(path: Path) -> dict[str, Any]:
         ConfigError: the file is missing or is not TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; give the path of a TOML file with settings.") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); give a TOML file with settings.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid TOML ({error}).") from None
 
@@ -234,9 +267,11 @@ def parse_settings(pairs: Iterable[str]) -> dict[str, Any]:
         if not equals or not key.strip():
             raise ConfigError(f"--set {pair}: write it as key=value, for example --set train.epochs=5.")
         try:
-            settings[key.strip()] = tomllib.loads(f"value = {text.strip()}")["value"]
+            value = tomllib.loads(f"value = {text.strip()}")["value"]
         except tomllib.TOMLDecodeError:
-            settings[key.strip()] = text.strip()
+            value = text.strip()
+        # No setting is a date or a table: what looks like one is text, as in description=2024-01-01.
+        settings[key.strip()] = value if isinstance(value, (bool, int, float, str, list)) else text.strip()
     return settings
 
 
@@ -266,17 +301,39 @@ def _full_key(key: str) -> str:
 
 def _unknown_key(key: str) -> str:
     names = setting_names()
+    sections = list(dict.fromkeys(name.partition(".")[0] for name in names if "." in name))
+    if key in sections:
+        return f"'{key}' is a section, not a setting: write {key}.NAME=VALUE. docs/settings.md lists its settings."
     leaf = key.rpartition(".")[2]
-    near = closest(key, names) or closest(leaf, [name.rpartition(".")[2] for name in names])
+    near = closest(key, [*names, *sections]) or closest(leaf, [name.rpartition(".")[2] for name in names])
     hint = f"; did you mean '{near}'?" if near else "."
     return f"there is no setting '{key}'{hint} docs/settings.md lists them all."
 
 
+def _section_needed(section: str, value: object) -> str:
+    return f"the setting '{section}' cannot be {value!r}: it is a section; write its settings below [{section}]."
+
+
 def _explain(error: ValidationError) -> str:
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
+    errors = error.errors()
+    first = errors[0]
+    path = [str(part) for part in first["loc"]]
     if first["type"] == "extra_forbidden":
-        return _unknown_key(key)
+        return _unknown_key(".".join(path))
     if first["type"] == "value_error":
         return str(first["msg"]).removeprefix("Value error, ") + "."
-    return f"the setting '{key}' cannot be {first['input']!r}: {str(first['msg'])[0].lower()}{str(first['msg'])[1:]}."
+    if first["type"] == "model_type":
+        return _section_needed(".".join(path), first["input"])
+    # The place goes on below the setting with the branch of a union and the item of a tuple.
+    depth = 2 if ".".join(path[:2]) in setting_names() else 1
+    same = [detail for detail in errors if detail["loc"][:depth] == first["loc"][:depth]]
+    value = min(same, key=lambda detail: len(detail["loc"]))["input"]
+    reasons = dict.fromkeys(_reason(detail) for detail in same)
+    return f"the setting '{'.'.join(path[:depth])}' cannot be {value!r}: it should be {' or '.join(reasons)}."
+
+
+def _reason(detail: ErrorDetails) -> str:
+    if detail["type"] in ("missing", "too_long", "tuple_type"):
+        return "a list of the right length"
+    message = str(detail["msg"]).removeprefix("Input should be ")
+    return message[0].lower() + message[1:]

@@ -25,7 +25,8 @@ def probability(logits: NDArray[np.floating], temperature: float = 1.0) -> Float
     >>> probability(np.array([0.0, 2.0]), temperature=2.0).round(3).tolist()
     [0.5, 0.731]
     """
-    scaled = np.asarray(logits, dtype=np.float64) / temperature
+    with np.errstate(over="ignore"):  # an infinite quotient has the probability 0 or 1, as it should
+        scaled = np.asarray(logits, dtype=np.float64) / temperature
     # The two-sided form never overflows: exp is taken of non-positive numbers only.
     decay = np.exp(-np.abs(scaled))
     return np.where(scaled >= 0, 1.0, decay) / (1.0 + decay)
@@ -44,12 +45,17 @@ def decide(
         threshold: at or above it an image is called malignant.
         abstain_between: (low, high), open on both sides; inside it the decision is withheld.
 
+    Raises:
+        ValueError: a probability is NaN; it would otherwise pass for benign.
+
     >>> decide(np.array([0.1, 0.5, 0.9]), 0.5).tolist()
     ['benign', 'malignant', 'malignant']
     >>> decide(np.array([0.1, 0.5, 0.9]), 0.5, abstain_between=(0.2, 0.8)).tolist()
     ['benign', 'abstain', 'malignant']
     """
     values = np.asarray(probabilities, dtype=np.float64)
+    if np.isnan(values).any():
+        raise ValueError("a probability is not a number, which no threshold can decide")
     decisions = np.where(values >= threshold, LABEL_NAMES[1], LABEL_NAMES[0])
     if abstain_between is not None:
         low, high = abstain_between
@@ -70,4 +76,5 @@ def pool_mean(values: NDArray[np.floating], groups: NDArray[np.integer], n_group
     """
     sums = np.bincount(groups, weights=np.asarray(values, dtype=np.float64), minlength=n_groups)
     counts = np.bincount(groups, minlength=n_groups)
-    return np.divide(sums, counts, out=np.full(n_groups, np.nan), where=counts > 0)
+    means: Floats = np.divide(sums, counts, out=np.full(n_groups, np.nan), where=counts > 0)
+    return means

@@ -12,8 +12,8 @@
     ├── AllRefused              5   422   every input was refused or unreadable
     └── Interrupted           130   503   the user stopped the job; it can be resumed
 
-A message is one line: what happened, where, how to fix it. They are caught in two places only, the
-entry of the command line and the web handler.
+A message is one line, whatever the file that it names is called: what happened, where, how to fix it.
+They are caught in two places only, the entry of the command line and the web handler.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ class ClearmarginError(Exception):
 
     exit_code = 1
     http_status = 500
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class UsageError(ClearmarginError):
@@ -91,6 +94,26 @@ class AllRefused(ClearmarginError):
 class Interrupted(ClearmarginError):
     exit_code = 130
     http_status = 503
+
+
+def one_line(text: str) -> str:
+    r"""The text with line breaks, terminal codes and what is not Unicode, all of which a file name may hold, spelt out.
+
+    >>> print(one_line("a\nb"))
+    a\nb
+    """
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+
+
+def counted(number: int, one: str, many: str) -> str:
+    """The number with the words that go with it.
+
+    >>> counted(1, "file is", "files are"), counted(1200, "file is", "files are")
+    ('1 file is', '1,200 files are')
+    """
+    return f"{number:,} {one if number == 1 else many}"
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:

@@ -27,7 +27,6 @@ from clearmargin.data.manifest import Manifest, data_hash, write_manifest
 from clearmargin.data.split import Assignment, official_split, read_split, split_manifest
 from clearmargin.data.store import Store, pack_store
 from clearmargin.decision import decide, probability
-from clearmargin.errors import ClearmarginError
 from clearmargin.evaluate.calibration import fit_temperature
 from clearmargin.evaluate.evaluation import evaluate_predictions
 from clearmargin.evaluate.operating_point import choose_operating_point
@@ -101,55 +100,48 @@ def run_training(
     with open_run(out, config, resume=resume):
         log = RunLog(out / "log.jsonl", listener)
         environment = describe_environment(command)
-        try:
-            audit = audit_images(config.data, ignore_official=config.data.split_file is not None, listener=log)
-            write_whole(out / "audit.json", audit.write)
-            audit.check()
-            manifest = audit.manifest
-            write_whole(out / "manifest.parquet", lambda path: write_manifest(manifest, path))
-            assignment = assign_splits(manifest, config)
-            write_whole(out / "split.csv", lambda path: assignment.table().to_csv(path, index=False))
-            sizes = manifest.frame[["width", "height"]].to_numpy(dtype=np.int64)
-            preprocessing = choose_preprocessing(config.images, sizes)
-            store = pack_store(manifest, preprocessing, listener=log)
-            fitted = _fit(config, assignment, store, preprocessing=preprocessing, out=out, listener=log)
-            log.stage("evaluate")
-            onnx = export_onnx(
-                fitted.model, preprocessing, store.images[assignment.rows("validation")[:_PARITY_IMAGES]]
-            )
-            logits = Session(onnx).logits(store.images)
-            temperature, point = calibrate(assignment, logits, config)
-            predictions = build_predictions(assignment, logits, temperature, point)
-            write_whole(out / "predictions.csv", lambda path: write_predictions(predictions, path))
-            metrics = evaluate_predictions(
-                predictions,
-                point,
-                protocol=describe_protocol(assignment, config.seed),
-                temperature=temperature,
-                resamples=config.evaluate.resamples,
-                seed=config.seed,
-                listener=log,
-            )
-            write_json(out / "metrics.json", metrics)
-            lineage = _lineage(config, assignment, fitted, metrics, environment)
-            model_file = ModelFile(
-                architecture=Architecture(name=config.model.name, parameters=count_parameters(fitted.model)),
-                preprocessing=preprocessing,
-                temperature=temperature,
-                operating_points={point.name: point},
-                operating_point=point.name,
-                lineage=lineage,
-            )
-            write_bundle(out / "bundle", model_file, weights=fitted.model.state_dict(), onnx=onnx)
-            log.stage("report")
-            environment |= _describe_run(model_file, fitted, store, log)
-            write_json(out / "environment.json", environment)
-            build_report(out, preprocessing)
-            finish_run(out, {"protocol": metrics["protocol"], "stamp": lineage.stamp})
-        except ClearmarginError as error:
-            log.close_stage()
-            RunLog(out / "log.jsonl", Listener()).note(f"stopped: {error}")
-            raise
+        audit = audit_images(config.data, ignore_official=config.data.split_file is not None, listener=log)
+        write_whole(out / "audit.json", audit.write)
+        audit.check()
+        manifest = audit.manifest
+        write_whole(out / "manifest.parquet", lambda path: write_manifest(manifest, path))
+        assignment = assign_splits(manifest, config)
+        write_whole(out / "split.csv", lambda path: assignment.table().to_csv(path, index=False))
+        sizes = manifest.frame[["width", "height"]].to_numpy(dtype=np.int64)
+        preprocessing = choose_preprocessing(config.images, sizes)
+        store = pack_store(manifest, preprocessing, listener=log)
+        fitted = _fit(config, assignment, store, preprocessing=preprocessing, out=out, listener=log)
+        log.stage("export")
+        onnx = export_onnx(fitted.model, preprocessing, store.images[assignment.rows("validation")[:_PARITY_IMAGES]])
+        logits = Session(onnx).logits(store.images)
+        temperature, point = calibrate(assignment, logits, config)
+        predictions = build_predictions(assignment, logits, temperature, point)
+        write_whole(out / "predictions.csv", lambda path: write_predictions(predictions, path))
+        metrics = evaluate_predictions(
+            predictions,
+            point,
+            protocol=describe_protocol(assignment, config.seed),
+            temperature=temperature,
+            resamples=config.evaluate.resamples,
+            seed=config.seed,
+            listener=log,
+        )
+        write_json(out / "metrics.json", metrics)
+        lineage = _lineage(config, assignment, fitted, metrics, environment)
+        model_file = ModelFile(
+            architecture=Architecture(name=config.model.name, parameters=count_parameters(fitted.model)),
+            preprocessing=preprocessing,
+            temperature=temperature,
+            operating_points={point.name: point},
+            operating_point=point.name,
+            lineage=lineage,
+        )
+        write_bundle(out / "bundle", model_file, weights=fitted.model.state_dict(), onnx=onnx)
+        log.stage("report")
+        environment |= _describe_run(model_file, fitted, store, log)
+        write_json(out / "environment.json", environment)
+        build_report(out, preprocessing)
+        finish_run(out, {"protocol": metrics["protocol"], "stamp": lineage.stamp})
     return Run(out)
 
 

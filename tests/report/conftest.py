@@ -15,14 +15,13 @@ import pytest
 from numpy.typing import NDArray
 
 from clearmargin.config import RunConfig, TrainSettings, dump_config
-from clearmargin.evaluate import metrics as figures
-from clearmargin.evaluate.bootstrap import patient_intervals
+from clearmargin.evaluate.evaluation import evaluate_predictions
+from clearmargin.evaluate.predictions import write_predictions
 from clearmargin.report.html import write_report
-from clearmargin.types import LABEL_NAMES, SPLITS
+from clearmargin.types import LABEL_NAMES, SPLITS, OperatingPoint
 
 THRESHOLD = 0.31
 TEMPERATURE = 1.25
-NOT_APPLICABLE = "every patient has images of both classes"
 _PATIENTS = {"train": 12, "validation": 4, "test": 10}
 
 
@@ -43,29 +42,7 @@ def simulate(*, images_per_patient: int = 60, seed: int = 0) -> pd.DataFrame:
     table = pd.concat(frames, ignore_index=True)
     table["probability"] = 1 / (1 + np.exp(-table["logit"] / TEMPERATURE))
     table["decision"] = np.where(table["probability"] >= THRESHOLD, LABEL_NAMES[1], LABEL_NAMES[0])
-    return table.assign(slide_id="", x="", y="")
-
-
-def metrics_of(table: pd.DataFrame, *, threshold: float = THRESHOLD, with_patients: bool = True) -> dict[str, Any]:
-    """METRICS of metrics.json."""
-    labels, probabilities = table["label"].to_numpy(), table["probability"].to_numpy()
-    patients = table["patient_id"].to_numpy() if with_patients else None
-    confusion = figures.confusion(labels, probabilities >= threshold)
-    intervals = patient_intervals(labels, probabilities, patients, threshold=threshold, resamples=100, seed=0)
-    values = {"auroc": figures.auroc(labels, probabilities), "auprc": figures.auprc(labels, probabilities)}
-    values |= {name: float(figure(confusion)) for name, figure in figures.THRESHOLD_FIGURES.items()}
-    values |= {"brier": figures.brier(labels, probabilities), "ece": figures.ece(labels, probabilities)}
-    return {
-        "n_images": len(table),
-        "n_patients": table["patient_id"].nunique() if with_patients else None,
-        "loss": figures.log_loss(labels, probabilities),
-        "confusion": confusion.tolist(),
-    } | {
-        name: {"value": None, "reason": "one class is absent"}
-        if np.isnan(value)
-        else {"value": value, "ci": intervals[name] and list(intervals[name])}
-        for name, value in values.items()
-    }
+    return table.assign(slide_id=None, x=None, y=None)
 
 
 @dataclass
@@ -82,53 +59,34 @@ class RunBuilder:
     changes: Mapping[str, Any] = field(default_factory=dict)
     without: Sequence[str] = ()
 
-    def metrics(self) -> dict[str, Any]:
-        parts = {split: self.table[self.table["split"] == split] for split in SPLITS}
-        parts = {split: rows for split, rows in parts.items() if len(rows)}
-        of_split = {
-            split: {
-                "image": metrics_of(rows, with_patients=self.with_patients),
-                "image_at_0.5": metrics_of(rows, threshold=0.5, with_patients=self.with_patients),
-                "patient": {"not_applicable": NOT_APPLICABLE},
-                "classification_report": "              precision    recall\n\n      benign      0.900     0.800\n",
-            }
-            for split, rows in parts.items()
-        }
-        return {
-            "schema": 1,
-            "protocol": {
+    def metrics(self, table: pd.DataFrame) -> dict[str, Any]:
+        splits = [split for split in SPLITS if (table["split"] == split).any()]
+        patients = {split: table.loc[table["split"] == split, "patient_id"].nunique() for split in splits}
+        return evaluate_predictions(
+            table,
+            OperatingPoint("balanced", "the highest balanced accuracy on the validation split", THRESHOLD),
+            protocol={
                 "split": self.protocol,
                 "split_sha256": "5" * 64,
                 "seed": 11,
-                "patients": {split: rows["patient_id"].nunique() for split, rows in parts.items()},
-                "images": {split: len(rows) for split, rows in parts.items()},
+                "patients": patients if self.with_patients else dict.fromkeys(splits),
+                "images": {split: int((table["split"] == split).sum()) for split in splits},
             },
-            "operating_point": {
-                "name": "balanced",
-                "rule": "the largest balanced accuracy on validation",
-                "threshold": THRESHOLD,
-            },
-            "calibration": {"method": "temperature", "temperature": TEMPERATURE},
-            "interval": {
-                "method": "percentile bootstrap",
-                "unit": "patient" if self.with_patients else "image",
-                "level": 0.95,
-                "resamples": 100,
-                "note": "whole patients are drawn with replacement",
-            },
-        } | of_split
+            temperature=TEMPERATURE,
+            resamples=100,
+            seed=0,
+        )
 
     def write(self) -> Path:
         """The folder, without its report."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        table = self.table if self.with_patients else self.table.assign(patient_id="")
-        columns = ["path", "patient_id", "slide_id", "x", "y", "split", "label", "logit", "probability", "decision"]
+        table = self.table if self.with_patients else self.table.assign(patient_id=None)
+        write_predictions(table, self.folder / "predictions.csv")
         texts = {
-            "predictions.csv": table[columns].to_csv(index=False),
             "split.csv": table[["path", "patient_id", "label", "split"]].to_csv(index=False),
             "history.csv": _HISTORY,
             "config.toml": dump_config(self.config),
-            "metrics.json": json.dumps(_merge(self.metrics(), self.changes)),
+            "metrics.json": json.dumps(_merge(self.metrics(table), self.changes)),
             "audit.json": json.dumps(self.audit),
             "environment.json": json.dumps(self.environment),
         }

@@ -11,7 +11,7 @@ from clearmargin.errors import ImageError
 from clearmargin.report.gallery import LONGEST_PX, build_cards, data_uri, find_mistakes
 
 
-def table(rows: list[tuple[str, int, float, str | None]]) -> pd.DataFrame:
+def table(rows: list[tuple[str, int, float, str]]) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=["path", "label", "probability", "decision"])
     return frame.assign(patient_id="P-1")
 
@@ -35,24 +35,21 @@ def test_only_wrong_decisions_are_mistakes_and_the_surest_come_first() -> None:
             ("right-too.png", 0, 0.1, "benign"),
         ]
     )
-    found = find_mistakes(rows, threshold=0.5)
+    found = find_mistakes(rows)
     assert found["missed"]["path"].tolist() == ["missed-b.png", "missed-a.png"]
     assert found["false_alarms"]["path"].tolist() == ["alarm-b.png", "alarm-a.png"]
 
 
-def test_the_stored_decision_counts_and_the_threshold_only_where_there_is_none() -> None:
-    rows = table([("stored.png", 1, 0.6, "benign"), ("none.png", 1, 0.6, None), ("below.png", 1, 0.4, None)])
-    assert find_mistakes(rows, threshold=0.5)["missed"]["path"].tolist() == ["below.png", "stored.png"]
-
-
-def test_a_withheld_decision_is_no_mistake() -> None:
-    rows = table([("a.png", 1, 0.1, "abstain"), ("b.png", 0, 0.9, "refused"), ("c.png", 0, np.nan, None)])
-    assert all(found.empty for found in find_mistakes(rows, threshold=0.5).values())
+def test_the_stored_decision_counts_and_an_abstention_is_no_mistake() -> None:
+    rows = table([("a.png", 1, 0.6, "benign"), ("b.png", 1, 0.1, "abstain"), ("c.png", 0, 0.9, "abstain")])
+    found = find_mistakes(rows)
+    assert found["missed"]["path"].tolist() == ["a.png"]
+    assert found["false_alarms"].empty
 
 
 def test_equal_probabilities_are_ordered_by_path() -> None:
     rows = table([(name, 0, 0.9, "malignant") for name in ("c.png", "a.png", "b.png")])
-    assert find_mistakes(rows, threshold=0.5)["false_alarms"]["path"].tolist() == ["a.png", "b.png", "c.png"]
+    assert find_mistakes(rows)["false_alarms"]["path"].tolist() == ["a.png", "b.png", "c.png"]
 
 
 @pytest.mark.parametrize(
@@ -66,7 +63,7 @@ def test_twelve_cards_at_most_and_one_kind_fills_what_the_other_leaves(
         [(f"m{i}.png", 1, 0.1, "benign") for i in range(n_missed)]
         + [(f"f{i}.png", 0, 0.9, "malignant") for i in range(n_alarms)]
     )
-    cards = build_cards(find_mistakes(rows, threshold=0.5), grey)
+    cards = build_cards(find_mistakes(rows), grey)
     assert (len(cards["missed"]), len(cards["false_alarms"])) == shown
 
 
@@ -75,7 +72,7 @@ def test_an_image_that_cannot_be_read_is_a_card_with_the_reason() -> None:
         raise ImageError("missing", path, "no such file")
 
     rows = table([("folder\\gone.png", 1, 0.1, "benign")])
-    card = build_cards(find_mistakes(rows, threshold=0.5), gone)["missed"][0]
+    card = build_cards(find_mistakes(rows), gone)["missed"][0]
     assert (card.source, card.reason, card.file_name) == (None, "no such file", "gone.png")
 
 
@@ -84,7 +81,7 @@ def test_another_error_of_the_loader_is_not_swallowed() -> None:
         raise RuntimeError("a bug")
 
     with pytest.raises(RuntimeError, match="a bug"):
-        build_cards(find_mistakes(table([("a.png", 1, 0.1, "benign")]), threshold=0.5), broken)
+        build_cards(find_mistakes(table([("a.png", 1, 0.1, "benign")])), broken)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
 
 from clearmargin.errors import ConfigError, DataError, ImageError
 from clearmargin.report.html import write_report
@@ -113,32 +114,34 @@ def test_no_number_is_made_up_where_a_figure_is_undefined(report: Callable[..., 
 
 def test_one_class_alone_has_no_curves_but_a_report(report: Callable[..., Any], predictions: pd.DataFrame) -> None:
     page = report(table=predictions[(predictions["split"] != "test") | (predictions["label"] == 0)])
-    assert "AUROC is not defined (one class is absent)" in page.texts("p.answer")[0]
-    assert "an undefined share of malignant images (one class is absent)" in page.texts("p.answer")[0]
-    assert page.texts("figcaption").count("— one class is absent") == 2
+    assert "AUROC is not defined (no malignant image)" in page.texts("p.answer")[0]
+    assert "an undefined share of malignant images (no malignant image)" in page.texts("p.answer")[0]
+    assert page.texts("figcaption").count("— no malignant image") == 2
 
 
 def test_what_does_not_apply_to_patients_is_said_with_its_reason(page: Any) -> None:
-    reason = "every patient has images of both classes"
-    assert f"— Figures per patient are not given: {reason}." in page.texts("p.prose")
+    reason = "10 of 10 patients have both benign and malignant images, so a patient has no single label"
+    assert f"— No figures by patient: {reason}." in page.texts("p.prose")
 
 
-def test_figures_per_patient_are_shown_where_there_are_some(
-    report: Callable[..., Any], metrics: dict[str, Any]
+def test_figures_by_patient_are_shown_where_a_patient_has_one_label(
+    report: Callable[..., Any], predictions: pd.DataFrame
 ) -> None:
-    per_patient = metrics["test"]["image"] | {"auroc": {"value": 0.77125, "ci": [0.61, 0.88]}}
-    page = report(changes={"test/patient": per_patient})
-    assert [cells_of(table, "AUROC")[:2] for table in page.tables() if table[0][1:2] == ["Value"]][1:] == [
-        ["0.771", "0.610–0.880"]
-    ]
+    malignant = predictions["patient_id"].str[-1].astype(int) % 2
+    page = report(table=predictions.assign(label=malignant))
+    tables = [table for table in page.tables() if table[0][1:2] == ["Value"]]
+    pooled = predictions[predictions["split"] == "test"].groupby("patient_id")["probability"].mean()
+    truth = pooled.index.str[-1].astype(int) % 2
+    assert cells_of(tables[1], "AUROC")[0] == f"{roc_auc_score(truth, pooled):.3f}"
+    assert "Each patient counted once 10" in page.texts("h3")
+    assert "no patient has images of both classes" in page.texts("#patients")[0]
 
 
-@pytest.mark.parametrize("protocol", ["patient", "official"])
-def test_an_honest_split_carries_no_stamp(protocol: str, report: Callable[..., Any]) -> None:
-    page = report(protocol=protocol)
-    assert OPTIMISTIC_STAMP not in page.source
-    assert not page.find("aside")
-    assert "patients never seen in training" in page.texts("p.answer")[0]
+def test_an_honest_split_carries_no_stamp(page: Any, report: Callable[..., Any]) -> None:
+    for each in (page, report(protocol="official")):
+        assert OPTIMISTIC_STAMP not in each.source
+        assert not each.find("aside")
+        assert "patients never seen in training" in each.texts("p.answer")[0]
 
 
 def test_an_image_level_split_carries_the_stamp_before_any_number(
@@ -158,7 +161,8 @@ def test_patients_that_are_not_known_are_not_claimed_unseen(report: Callable[...
     assert "whose patients are not known" in page.texts("p.answer")[0]
     assert "never seen in training" not in page.source
     assert "patients of these images are not known" in page.texts("#patients")[0]
-    assert "intervals resample images" in page.texts("#sure")[0]
+    assert "--patient-regex" in report(protocol="image", with_patients=False).texts("aside")[0]
+    assert "Patients are unknown, so images were resampled" in page.texts("#sure")[0]
 
 
 def test_an_official_split_that_shares_patients_says_so(report: Callable[..., Any], predictions: pd.DataFrame) -> None:
@@ -260,9 +264,9 @@ def test_small_pictures_are_enlarged_pixel_by_pixel(page: Any) -> None:
         ("methods", "4 of at most 8 epochs"),
         ("methods", "weights of epoch 3 kept (best validation loss)"),
         ("methods", "temperature 1.250"),
-        ("methods", "balanced; threshold 0.3100; the largest balanced accuracy on validation"),
-        ("methods", "100 resamples; whole patients are drawn with replacement"),
-        ("methods", "precision recall benign 0.900 0.800"),
+        ("methods", "balanced; threshold 0.3100; the highest balanced accuracy on the validation split"),
+        ("methods", "percentile bootstrap; 100 resamples of patients; only 10 patients: intervals from fewer than 20"),
+        ("methods", "precision recall f1-score support benign 0."),
         ("reproduce", "clearmargin train data/idc --out runs/idc --seed 11"),
         ("reproduce", "Data sha256 " + "1" * 64),
         ("reproduce", "Split sha256 " + "5" * 64),
@@ -319,6 +323,14 @@ def test_figures_and_predictions_alone_are_enough(report: Callable[..., Any], pr
     )
     assert page.texts("p.answer")[0].startswith("On 600 external images of 10 patients, AUROC is 0.")
     assert "never seen in training" not in page.source
+
+
+def test_figures_from_the_validation_split_are_called_optimistic(
+    report: Callable[..., Any], predictions: pd.DataFrame
+) -> None:
+    page = report(table=predictions[predictions["split"] != "test"])
+    assert page.texts("p.answer")[0].startswith("On 240 validation images of 4 patients never seen in training")
+    assert "There is no test split" in page.texts("#sure")[0]
 
 
 @pytest.mark.parametrize("part", ["audit", "environment"])

@@ -8,10 +8,10 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-from clearmargin.evaluate.calibration import reliability_bins
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clearmargin.evaluate.calibration import reliability_bins
 from clearmargin.report import plots
 
 RNG = np.random.default_rng(5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from clearmargin.errors import BundleError
 REQUIRED = ("model.json", "weights.safetensors", "model.onnx", "MODEL_CARD.md")
 SUMS = "SHA256SUMS"
 _MAX_BYTES = 4 * 2**30
+_MAX_SUMS_BYTES = 2**16
+_SUMS_LINE = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9_.]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,34 +66,43 @@ def read_bundle(path: Path | str) -> Bundle:
 
 
 def _read_sums(folder: Path) -> dict[str, str]:
-    try:
-        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BundleError(f"{folder / SUMS}: cannot be read ({error}).") from None
-    sums = {}
-    for line in lines:
-        digest, _, name = line.partition("  ")
-        if len(digest) != 64 or name not in REQUIRED:
-            raise BundleError(f"{folder / SUMS}: the line '{line[:100]}' is not one of a bundle. Make the bundle anew.")
-        sums[name] = digest
+    path = folder / SUMS
+    text = _read_file(path, limit=_MAX_SUMS_BYTES).decode("ascii", errors="replace")
+    if not text.endswith("\n"):
+        raise BundleError(f"{path}: ends in the middle of a line. Copy the bundle anew.")
+    sums: dict[str, str] = {}
+    # Not splitlines: a byte that it takes for a line's end would be a change that nobody notices.
+    for line in text.removesuffix("\n").split("\n"):
+        found = _SUMS_LINE.fullmatch(line)
+        if found is None or found[2] not in REQUIRED or found[2] in sums:
+            raise BundleError(f"{path}: the line {line[:100]!r} is not one of a bundle. Make the bundle anew.")
+        sums[found[2]] = found[1]
     missing = [name for name in REQUIRED if name not in sums]
     if missing:
-        raise BundleError(f"{folder / SUMS}: has no line for {', '.join(missing)}. Make the bundle anew.")
+        raise BundleError(f"{path}: has no line for {', '.join(missing)}. Make the bundle anew.")
     return sums
 
 
 def _read_verified(folder: Path, name: str, sums: dict[str, str]) -> bytes:
     path = folder / name
-    try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise BundleError(f"{path}: larger than the limit of {_MAX_BYTES:,} bytes.")
-        content = path.read_bytes()
-    except OSError as error:
-        raise BundleError(
-            f"{path}: cannot be read ({error.strerror}). The bundle is not whole; copy it anew."
-        ) from None
+    content = _read_file(path, limit=_MAX_BYTES)
     if hashlib.sha256(content).hexdigest() != sums[name]:
         raise BundleError(
             f"{path}: the content is not the one that {SUMS} names: changed or damaged. Copy the bundle anew."
         )
+    return content
+
+
+def _read_file(path: Path, *, limit: int) -> bytes:
+    try:
+        if path.exists() and not path.is_file():  # a pipe or a device would be read for ever
+            raise BundleError(f"{path}: is not a regular file. Copy the bundle anew.")
+        with path.open("rb") as file:
+            content = file.read(limit + 1)
+    except OSError as error:
+        raise BundleError(
+            f"{path}: cannot be read ({error.strerror}). The bundle is not whole; copy it anew."
+        ) from None
+    if len(content) > limit:
+        raise BundleError(f"{path}: larger than the limit of {limit:,} bytes.")
     return content

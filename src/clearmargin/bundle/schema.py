@@ -47,7 +47,7 @@ class ModelFile(_Part):
     architecture: Architecture
     preprocessing: Preprocessing
     labels: tuple[str, str] = LABEL_NAMES
-    temperature: Annotated[float, Field(gt=0)]
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     operating_points: dict[str, OperatingPoint]
     operating_point: str
     conformal: None = None
@@ -86,13 +86,16 @@ def parse_model_file(text: bytes, name: str) -> ModelFile:
         BundleError: not JSON, another schema version, or a field that is missing, unknown or out of range.
     """
     try:
-        return ModelFile.model_validate_json(text)
+        model = ModelFile.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         if where == "schema":
             raise BundleError(
-                f"{name}: schema {first['input']!r} is not one that this version reads (it reads {SCHEMA}). "
+                f"{name}: schema {first['input']!r:.50} is not one that this version reads (it reads {SCHEMA}). "
                 "Use the version of clearmargin that wrote the bundle, or a newer one."
             ) from None
         raise BundleError(f"{name}: {where}: {first['msg']}. The bundle is damaged; make it anew.") from None
+    if "schema_version" not in model.model_fields_set:
+        raise BundleError(f"{name}: schema: the version is missing. The bundle is damaged; make it anew.")
+    return model

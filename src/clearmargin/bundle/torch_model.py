@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import safetensors.torch
+from safetensors import SafetensorError
 
 from clearmargin.bundle.read import Bundle
-from clearmargin.errors import BundleError
+from clearmargin.errors import BundleError, UsageError
 from clearmargin.models import build_model
 from clearmargin.models.contract import Classifier
 
@@ -14,13 +15,19 @@ def load_torch_model(bundle: Bundle) -> Classifier:
     """The model in evaluation mode on the CPU, with the weights of the bundle.
 
     Raises:
-        BundleError: the weights do not fit the architecture that model.json names.
+        BundleError: model.json names an architecture that this version has not, or the weights do not fit it.
     """
-    model = build_model(bundle.model.architecture.name, bundle.model.preprocessing.shape)
-    weights = safetensors.torch.load(bundle.read("weights.safetensors"))
     try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        text = " ".join(str(error).split())
-        raise BundleError(f"{bundle.folder}: the weights do not fit the architecture ({text}).") from None
+        model = build_model(bundle.model.architecture.name, bundle.model.preprocessing.shape)
+    except UsageError as error:
+        raise BundleError(
+            f"{bundle.folder}: {error} Use the version of clearmargin that wrote the bundle, or a newer one."
+        ) from None
+    try:
+        model.load_state_dict(safetensors.torch.load(bundle.read("weights.safetensors")))
+    except (RuntimeError, SafetensorError) as error:
+        text = " ".join(str(error).split())[:300]
+        raise BundleError(
+            f"{bundle.folder}: the weights do not fit the architecture ({text}). Make the bundle anew."
+        ) from None
     return model.eval()

@@ -1,4 +1,4 @@
-"""Writing a bundle: all files under another name first, then one rename."""
+"""Writing a bundle: all files under another name first, then renamed; the old one goes last."""
 
 from __future__ import annotations
 
@@ -13,10 +13,16 @@ from torch import Tensor
 from clearmargin.bundle.card import model_card
 from clearmargin.bundle.read import REQUIRED, SUMS
 from clearmargin.bundle.schema import ModelFile
+from clearmargin.errors import UsageError
 
 
 def write_bundle(folder: Path, model_file: ModelFile, *, weights: Mapping[str, Tensor], onnx: bytes) -> None:
-    """Writes the bundle; one that is there already is replaced."""
+    """Writes the bundle; one that is there already is replaced.
+
+    Raises:
+        UsageError: something else is at `folder`.
+    """
+    _check_replaceable(folder)
     contents = {
         "model.json": model_file.to_json().encode(),
         "weights.safetensors": save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}),
@@ -30,5 +36,16 @@ def write_bundle(folder: Path, model_file: ModelFile, *, weights: Mapping[str, T
         (partial / name).write_bytes(contents[name])
     sums = [f"{hashlib.sha256(contents[name]).hexdigest()}  {name}\n" for name in REQUIRED]
     (partial / SUMS).write_text("".join(sums), encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
+    old = folder.with_name(f"{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
     partial.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _check_replaceable(folder: Path) -> None:
+    if not folder.exists() or (folder / SUMS).is_file():
+        return
+    if not folder.is_dir() or any(folder.iterdir()):
+        raise UsageError(f"{folder}: is there already and is no bundle. Give a folder that does not exist yet.")

@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             debug=False,
         )
     if result == 130:
-        return _fail("interrupted.", 130, debug=False)
+        return _fail("interrupted. A run that was begun goes on with train --resume.", 130, debug=False)
     return result if isinstance(result, int) else 0
 
 

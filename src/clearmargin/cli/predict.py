@@ -150,4 +150,3 @@ def _write_table(predictions: Iterable[Prediction]) -> None:
         chance = "-" if prediction.probability is None else f"{prediction.probability:.3f}"
         reason = f"  ({prediction.reason})" if prediction.reason else ""
         print(f"{prediction.decision:<10} {chance:>11}  {one_line(prediction.record.path)}{one_line(reason)}")
-

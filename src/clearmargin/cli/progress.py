@@ -5,14 +5,19 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from clearmargin.types import Listener
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
 
 _STAGES = {
     "draw": "Drawing phantom slides",
     "audit": "Auditing",
     "pack": "Packing",
     "train": "Training",
+    "export": "Exporting to ONNX",
     "evaluate": "Evaluating",
     "report": "Writing the report",
 }
@@ -73,7 +78,7 @@ class DrawnListener(Listener):
             console=self._console,
             transient=True,
         )
-        self._task = None
+        self._task: TaskID | None = None
         self._started = time.monotonic()
 
     def stage(self, name: str) -> None:
@@ -82,7 +87,7 @@ class DrawnListener(Listener):
         self._name = _STAGES.get(name, name)
         self._task = self._progress.add_task(self._name, total=None, rate="")
         self._progress.start()
-        if name == "report":  # the last stage has nothing to count
+        if name in ("export", "report"):  # nothing to count
             self._finish()
 
     def advance(self, done: int, total: int) -> None:

@@ -54,9 +54,10 @@ def audit_summary(audit: Mapping[str, Any]) -> str:
     """Counts, then each finding with its place and fix."""
     counts, data = audit["counts"], audit["data"]
     patients = "patients unknown" if counts["patients"] is None else f"{counts['patients']:,} patients"
+    classes = f"{counts['benign']:,} benign, {counts['malignant']:,} malignant"
     lines = [
         f"{data['root']} (source: {data['source']})",
-        f"{counts['images']:,} usable images: {counts['benign']:,} benign, {counts['malignant']:,} malignant; {patients}",
+        f"{counts['images']:,} usable images: {classes}; {patients}",
         "",
     ]
     for finding in audit["findings"]:
@@ -92,9 +93,9 @@ def _figure(figure: Mapping[str, Any]) -> str:
 
 
 def one_line(text: str) -> str:
-    """The text with line breaks and terminal codes, which a file name may hold, written out.
+    r"""The text with line breaks and terminal codes, which a file name may hold, written out.
 
-    >>> one_line("a\\nb")
-    'a\\\\nb'
+    >>> one_line("a\nb")
+    'a\\nb'
     """
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from clearmargin.errors import DataError, UsageError
+from clearmargin.errors import DataError, UsageError, one_line
 from clearmargin.types import MANIFEST_COLUMNS, Finding
 
 _TEXT = ("path", "patient_id", "slide_id", "site", "source", "official_split", "sha256")
@@ -60,7 +60,7 @@ class Manifest:
 
     def relative_paths(self) -> list[str]:
         """Each path as seen from the root, with forward slashes; files elsewhere stay absolute."""
-        prefix = str(self.root) + os.sep
+        prefix = str(self.root).removesuffix(os.sep) + os.sep
         return [path.removeprefix(prefix).replace(os.sep, "/") for path in self.frame["path"]]
 
     def keep(self, rows: NDArray[np.bool_]) -> Manifest:
@@ -127,24 +127,31 @@ def set_patients(manifest: Manifest, pattern: str) -> Manifest:
 def exclude_paths(manifest: Manifest, listing: Path) -> Manifest:
     """The manifest without the files named in a text file, one path a line.
 
+    A path is absolute, or seen from the manifest's root or from the working directory; characters that a line
+    cannot hold are spelt out as `errors.one_line` does. Lines that begin with # say nothing.
+
     Raises:
         DataError: the listing is missing, or names a file that the manifest does not have.
     """
     try:
-        lines = listing.read_text(encoding="utf-8").splitlines()
+        lines = listing.read_text(encoding="utf-8-sig").split("\n")
     except OSError as error:
         raise DataError(f"{listing}: cannot be read ({error.strerror}); give a text file, one path a line.") from None
-    wanted = [line for line in (raw.strip() for raw in lines) if line and not line.startswith("#")]
-    by_any_name = dict(zip(manifest.relative_paths(), manifest.frame["path"], strict=True))
-    by_any_name |= {path: path for path in manifest.frame["path"]}
+    except UnicodeDecodeError:
+        raise DataError(f"{listing}: is not UTF-8 text; give a text file, one path a line.") from None
+    paths = manifest.frame["path"].tolist()
+    by_any_name = dict(zip(manifest.relative_paths(), paths, strict=True)) | {path: path for path in paths}
+    by_any_name = {one_line(name): path for name, path in by_any_name.items()} | by_any_name
     left_out = set()
-    for number, name in enumerate(wanted, start=1):
-        path = by_any_name.get(name) or by_any_name.get(str(Path(name).absolute()))
-        if path is None:
-            raise DataError(f"{listing}: entry {number} '{name}' is not an image of {manifest.root}.")
-        left_out.add(path)
+    for number, line in enumerate(lines, start=1):
+        name = line.strip()
+        path = by_any_name.get(name) or by_any_name.get(os.path.abspath(name))
+        if path is not None:
+            left_out.add(path)
+        elif name and not name.startswith("#"):
+            raise DataError(f"{listing}: line {number} '{name}' is not an image of {manifest.root}.")
     kept = manifest.keep(~manifest.frame["path"].isin(left_out).to_numpy())
-    return replace(kept, excluded=manifest.excluded + len(left_out))
+    return replace(kept, excluded=len(manifest) - len(kept) + manifest.excluded)
 
 
 def data_hash(manifest: Manifest) -> str:

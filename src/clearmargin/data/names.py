@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_IDC = re.compile(r"^(?P<patient>[^/]+?)_idx\d+_x(?P<x>\d+)_y(?P<y>\d+)_class(?P<label>[01])\.\w+$")
+_IDC = re.compile(r"^(?P<patient>[^/]+?)_idx\d+_x(?P<x>\d{1,9})_y(?P<y>\d{1,9})_class(?P<label>[01])\.\w+$")
 
 
 def parse_idc_name(name: str) -> tuple[str, int, int, int] | None:

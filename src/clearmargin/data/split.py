@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,7 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from clearmargin.data.manifest import Manifest
-from clearmargin.data.sources.csv import line_of, read_table
+from clearmargin.data.sources.csv import read_table
 from clearmargin.data.walk import SPLIT_FOLDERS
 from clearmargin.errors import DataError, SplitError, UsageError
 from clearmargin.types import LABEL_NAMES, SPLITS, Protocol
@@ -135,14 +135,18 @@ def fold_manifest(manifest: Manifest, folds: int, *, by: By = "patient", seed: i
 
     Raises:
         UsageError: fewer than two folds.
-        SplitError: fewer groups than folds, or patients not known.
+        SplitError: a fold would be without a class, or patients are not known.
     """
     if folds < 2:
         raise UsageError(f"--folds {folds}: give 2 or more.")
     groups = _groups(manifest, by)
-    n_groups = int(groups.max()) + 1
-    if n_groups < folds:
-        raise SplitError(f"{n_groups} {by}s cannot make {folds} folds; give --folds {max(2, n_groups)} or fewer.")
+    for label, name in enumerate(LABEL_NAMES):
+        having = len(np.unique(groups[manifest.labels() == label]))
+        if having < folds:
+            raise SplitError(
+                f"only {having} {by}s have {name} images, which cannot make {folds} folds with both classes in each; "
+                f"give --folds {max(2, having)} or fewer, or add {by}s."
+            )
     from sklearn.model_selection import StratifiedGroupKFold  # noqa: PLC0415  (a second to import)
 
     # Sorted by group, the result does not depend on the order of the rows.
@@ -152,6 +156,8 @@ def fold_manifest(manifest: Manifest, folds: int, *, by: By = "patient", seed: i
     labels = manifest.labels()[order]
     for fold, (_, tested) in enumerate(splitter.split(np.zeros(len(order)), labels, groups[order])):
         result[order[tested]] = fold
+        if len(set(labels[tested])) < len(LABEL_NAMES):
+            raise SplitError(f"fold {fold} of {folds} has one class only. Give fewer --folds, or try another --seed.")
     return result
 
 
@@ -169,12 +175,14 @@ def read_split(path: Path, manifest: Manifest, *, by: By = "patient") -> Assignm
     if key is None or "split" not in table:
         found = ", ".join(table.columns)
         raise DataError(f"{path}: needs the columns path (or patient_id) and split; found {found}.")
+    if (by == "patient" or key == "patient_id") and not manifest.knows_patients:
+        raise SplitError(_no_patients(manifest))
     places: dict[str, str] = {}
-    for row, (name, split) in enumerate(zip(table[key], table["split"], strict=True)):
+    for line, name, split in zip(table.index, table[key], table["split"], strict=True):
         if split.lower() not in SPLIT_FOLDERS:
-            raise DataError(f"{path}: {line_of(row)} has the split '{split}'; write train, validation or test.")
+            raise DataError(f"{path}: line {line} has the split '{split}'; write train, validation or test.")
         if places.setdefault(name, SPLIT_FOLDERS[split.lower()]) != SPLIT_FOLDERS[split.lower()]:
-            raise SplitError(f"{path}: {line_of(row)} puts {key} '{name}' in a second part; keep one.")
+            raise SplitError(f"{path}: line {line} puts {key} '{name}' in a second part; keep one.")
     names = manifest.frame[key].tolist()
     relative = manifest.relative_paths() if key == "path" else names
     splits = [places.get(str(name)) or places.get(str(short)) for name, short in zip(names, relative, strict=True)]
@@ -184,8 +192,6 @@ def read_split(path: Path, manifest: Manifest, *, by: By = "patient") -> Assignm
             f"{path}: {len(unplaced):,} of {len(names):,} images have no row, the first has the {key} '{unplaced[0]}'. "
             'Make the file anew with "clearmargin split DATA --out CSV", or leave images out with --exclude FILE.'
         )
-    if by == "patient" and not manifest.knows_patients:
-        raise SplitError(_no_patients(manifest))
     assignment = Assignment(manifest, np.asarray(splits, dtype=str), by)
     check_split(assignment)
     return assignment
@@ -227,9 +233,11 @@ def _groups(manifest: Manifest, by: By) -> NDArray[np.intp]:
         raise SplitError(_no_patients(manifest))
     names = manifest.frame["patient_id"].to_numpy() if by == "patient" else np.asarray(manifest.relative_paths())
     distinct, units = np.unique(names.astype(str), return_inverse=True)
-    contents = pd.factorize(manifest.frame["sha256"])[0] + len(distinct)
+    contents = pd.factorize(manifest.frame["sha256"])[0]
+    known = contents >= 0
     size = len(distinct) + int(contents.max()) + 1
-    links = coo_array((np.ones(len(units), dtype=np.int8), (units, contents)), shape=(size, size))
+    pairs = (units[known], contents[known] + len(distinct))
+    links = coo_array((np.ones(int(known.sum()), dtype=np.int8), pairs), shape=(size, size))
     component = connected_components(links, directed=False)[1][: len(distinct)]
     renumbered = pd.factorize(component)[0]  # in order of the sorted names
     return np.asarray(renumbered[units], dtype=np.intp)
@@ -246,23 +254,16 @@ def _deal(
 ) -> NDArray[np.intp]:
     """(G,) the part of each group: the best of many random deals."""
     n_groups = int(groups.max()) + 1
-    sizes = _part_sizes(n_groups, fractions, minimum, by)
     benign = np.bincount(groups[labels == 0], minlength=n_groups)
     malignant = np.bincount(groups[labels == 1], minlength=n_groups)
-    traits = np.stack([benign, malignant, malignant == 0, benign == 0, (benign > 0) & (malignant > 0)], axis=1)
-    traits = traits[:, traits.sum(axis=0) > 0].astype(np.float64)
-    shares = traits / traits.sum(axis=0)
-    bounds = np.concatenate([[0], np.cumsum(sizes)])
+    sizes = _part_sizes(n_groups, fractions, minimum, by=by, n_mixed=int(((benign > 0) & (malignant > 0)).sum()))
     generator = np.random.default_rng(seed)
-    best, best_cost = None, np.inf
-    for _ in range(int(np.clip(_MAX_DRAWS // n_groups, 20, _TRIALS))):
-        order = generator.permutation(n_groups)
-        got = np.stack([shares[order[start:end]].sum(axis=0) for start, end in itertools.pairwise(bounds)])
-        if (got[:, :2] <= 0).any():
-            continue  # a part without one of the classes
-        cost = float((((got - fractions[:, None]) / fractions[:, None]) ** 2).sum())
-        if cost < best_cost:
-            best, best_cost = order, cost
+    orders = (generator.permutation(n_groups) for _ in range(int(np.clip(_MAX_DRAWS // n_groups, 20, _TRIALS))))
+    best = _best_order(orders, benign, malignant, sizes=sizes, fractions=fractions)
+    if best is None:  # one class is so rare that chance does not put it everywhere
+        spread = (_spread_classes(benign, malignant, sizes, generator) for _ in range(20))
+        orders = (order for order in spread if order is not None)
+        best = _best_order(orders, benign, malignant, sizes=sizes, fractions=fractions)
     if best is None:
         with_benign, with_malignant = int((benign > 0).sum()), int((malignant > 0).sum())
         raise SplitError(
@@ -274,16 +275,65 @@ def _deal(
     return parts
 
 
-def _part_sizes(n_groups: int, fractions: NDArray[np.float64], minimum: tuple[int, ...], by: By) -> NDArray[np.intp]:
+def _best_order(
+    orders: Iterable[NDArray[np.intp]],
+    benign: NDArray[np.intp],
+    malignant: NDArray[np.intp],
+    *,
+    sizes: NDArray[np.intp],
+    fractions: NDArray[np.float64],
+) -> NDArray[np.intp] | None:
+    """The order of the groups whose parts come nearest to the fractions; None when none has both classes in each."""
+    traits = np.stack([benign, malignant, malignant == 0, benign == 0, (benign > 0) & (malignant > 0)], axis=1)
+    traits = traits[:, traits.sum(axis=0) > 0].astype(np.float64)
+    shares = traits / traits.sum(axis=0)
+    bounds = np.concatenate([[0], np.cumsum(sizes)])
+    best, best_cost = None, np.inf
+    for order in orders:
+        got = np.stack([shares[order[start:end]].sum(axis=0) for start, end in itertools.pairwise(bounds)])
+        if (got[:, :2] <= 0).any():
+            continue
+        cost = float((((got - fractions[:, None]) / fractions[:, None]) ** 2).sum())
+        if cost < best_cost:
+            best, best_cost = order, cost
+    return best
+
+
+def _spread_classes(
+    benign: NDArray[np.intp], malignant: NDArray[np.intp], sizes: NDArray[np.intp], generator: np.random.Generator
+) -> NDArray[np.intp] | None:
+    """A random order of the groups with both classes in each part, by construction; None when there is none."""
+    shuffled = generator.permutation(len(benign))
+    is_mixed = (benign > 0) & (malignant > 0)
+    mixed = shuffled[is_mixed[shuffled]].tolist()
+    pure = [shuffled[~is_mixed[shuffled] & (counts[shuffled] > 0)].tolist() for counts in (benign, malignant)]
+    first: dict[int, list[int]] = {}
+    for part in np.argsort(sizes).tolist():  # a part of one group can only have a mixed one
+        if mixed:
+            first[part] = [mixed.pop()]
+        elif sizes[part] > 1 and all(pure):
+            first[part] = [groups.pop() for groups in pure]
+        else:
+            return None
+    rest = iter(generator.permutation([*mixed, *pure[0], *pure[1]]).tolist())
+    filled = [[*first[part], *itertools.islice(rest, int(size) - len(first[part]))] for part, size in enumerate(sizes)]
+    return np.asarray(list(itertools.chain.from_iterable(filled)), dtype=np.intp)
+
+
+def _part_sizes(
+    n_groups: int, fractions: NDArray[np.float64], minimum: tuple[int, ...], *, by: By, n_mixed: int
+) -> NDArray[np.intp]:
     if n_groups < sum(minimum):
         needed = ", ".join(f"{count} in {name}" for name, count in zip(SPLITS, minimum, strict=False))
         there = f"there is only one {by}" if n_groups == 1 else f"there are only {n_groups} {by}s"
         raise SplitError(
-            f"{there}; a split by {by} needs at least {sum(minimum)} ({needed}), or the figures could have no interval. "
-            f"Add {by}s" + (", or go on with --by image (optimistic, and stamped so)." if by == "patient" else ".")
+            f"{there}; a split by {by} needs at least {sum(minimum)} ({needed}), "
+            f"or the figures could have no interval. Add {by}s"
+            + (", or go on with --by image (optimistic, and stamped so)." if by == "patient" else ".")
         )
     floor = np.asarray(minimum)
-    if n_groups >= 3 * len(floor):
+    too_few_mixed = n_mixed < (floor == 1).sum()  # a part of one group has both classes only if the group has
+    if n_groups >= (2 if too_few_mixed else 3) * len(floor):
         floor = np.maximum(floor, 2)  # a threshold from one patient is no threshold
     sizes = np.maximum(np.floor(fractions * n_groups + 0.5).astype(np.intp), floor)
     while sizes.sum() != n_groups:
@@ -291,7 +341,8 @@ def _part_sizes(n_groups: int, fractions: NDArray[np.float64], minimum: tuple[in
         distance = (sizes + step) / n_groups - fractions
         allowed = sizes + step >= floor
         sizes[np.flatnonzero(allowed)[np.argmin(step * distance[allowed])]] += step
-    return sizes
+    result: NDArray[np.intp] = sizes
+    return result
 
 
 def _no_patients(manifest: Manifest) -> str:

@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import platformdirs
@@ -29,6 +30,8 @@ from clearmargin.errors import DataError, ImageError
 from clearmargin.images.preprocess import Preprocessing
 from clearmargin.images.read import decode_image, read_bytes
 from clearmargin.types import Listener
+
+_Map = np.memmap[tuple[int, ...], np.dtype[Any]]
 
 _LAYOUT = 1
 _CHUNK_BYTES = 4 * 2**20
@@ -73,10 +76,15 @@ def pack_store(
     try:
         home.mkdir(parents=True, exist_ok=True)
         with _lock(final, listener):
-            packed = 0 if (final / "index.json").is_file() else _pack(manifest, preprocessing, final, listener)
+            shape = (len(manifest), *preprocessing.shape)
+            packed = 0
+            images = _open_array(final / "images.npy", "r", shape) if (final / "index.json").is_file() else None
+            if images is None:
+                packed = _pack(manifest, preprocessing, final, listener)
+                images = np.load(final / "images.npy", mmap_mode="r")
     except OSError as error:
         raise DataError(_disk_problem(error, home, len(manifest), preprocessing)) from None
-    return Store(np.load(final / "images.npy", mmap_mode="r"), final, packed)
+    return Store(images, final, packed)
 
 
 def _store_key(contents: Sequence[str], preprocessing: Preprocessing) -> str:
@@ -131,27 +139,45 @@ def _pack(manifest: Manifest, preprocessing: Preprocessing, final: Path, listene
     return n
 
 
-def _open_partial(
-    partial: Path, shape: tuple[int, ...], n_chunks: int
-) -> tuple[np.memmap[tuple[int, ...], np.dtype[np.uint8]], np.memmap[tuple[int, ...], np.dtype[np.uint32]]]:
+def _open_partial(partial: Path, shape: tuple[int, ...], n_chunks: int) -> tuple[_Map, _Map]:
     """The arrays to write into: those a killed run left, or new ones whose disk space is reserved."""
     data, marks = partial / "images.npy", partial / "checksums.npy"
-    if not marks.is_file():  # written last: without it nothing here can be trusted
+    images = _open_array(data, "r+", shape)
+    checksums = _open_array(marks, "r+", (n_chunks,))  # written last: without it nothing here can be trusted
+    if images is None or checksums is None:
         shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        np.lib.format.open_memmap(data, mode="w+", dtype=np.uint8, shape=shape).flush()
-        _reserve(data)
-        fresh = partial / "checksums.new.npy"
-        np.save(fresh, np.zeros(n_chunks, np.uint32))
-        fresh.rename(marks)
-    return np.lib.format.open_memmap(data, mode="r+"), np.lib.format.open_memmap(marks, mode="r+")
+        try:
+            partial.mkdir(parents=True)
+            images = np.lib.format.open_memmap(data, mode="w+", dtype=np.uint8, shape=shape)
+            _reserve(data)
+            fresh = partial / "checksums.new.npy"
+            np.save(fresh, np.zeros(n_chunks, np.uint32))
+            fresh.rename(marks)
+            checksums = np.lib.format.open_memmap(marks, mode="r+")
+        except OSError:
+            shutil.rmtree(partial, ignore_errors=True)  # what was reserved of a full disk is given back
+            raise
+    return images, checksums
+
+
+def _open_array(path: Path, mode: Literal["r", "r+"], shape: tuple[int, ...]) -> _Map | None:
+    """The array in the file, or None when it is missing, cut short or of another shape."""
+    try:
+        array = np.lib.format.open_memmap(path, mode=mode)
+    except (FileNotFoundError, ValueError):
+        return None
+    return array if array.shape == shape else None
 
 
 def _reserve(path: Path) -> None:
     # Without it a full disk shows up as a bus error in the middle of a write to the map.
     if hasattr(os, "posix_fallocate"):
         with path.open("r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            try:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):  # this file system cannot
+                    raise
 
 
 def _read_packed(path: str, content: str, preprocessing: Preprocessing) -> NDArray[np.uint8]:

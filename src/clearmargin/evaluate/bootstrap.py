@@ -18,19 +18,18 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
-from clearmargin.decision import decide
 from clearmargin.errors import DataError
 from clearmargin.evaluate.metrics import (
     ECE_BINS,
     FIGURES,
-    RANKING_FIGURES,
     THRESHOLD_FIGURES,
     Floats,
     Labels,
     Probabilities,
     bin_index,
+    calls,
 )
-from clearmargin.types import LABEL_NAMES, MALIGNANT
+from clearmargin.types import MALIGNANT
 
 Integers = NDArray[np.int64]
 
@@ -45,6 +44,8 @@ _WALKED_ELEMENTS = 2**18
 _MOST_ROWS = 256
 # NumPy releases the lock inside the passes; beyond two threads memory is the limit.
 _MOST_THREADS = 2
+
+_RANKING_FIGURES = ("auroc", "auprc")
 
 
 def patient_intervals(
@@ -158,9 +159,9 @@ def resampled_figures(
     truth, scores = np.asarray(labels, dtype=np.int64), np.asarray(probabilities, dtype=np.float64)
     units, n_units = _number_units(patients, len(truth))
     sums = _unit_sums(truth, scores, units, n_units=n_units, threshold=threshold)
-    ranks = _rank(truth, scores, units) if set(figures) & set(RANKING_FIGURES) else None
+    ranks = _rank(truth, scores, units) if set(figures) & set(_RANKING_FIGURES) else None
     totals = np.empty((resamples, sums.shape[1]))
-    ranking = np.full((len(RANKING_FIGURES), resamples), np.nan)
+    ranking = np.full((len(_RANKING_FIGURES), resamples), np.nan)
     rows = _chunk_rows(n_units, _DRAWN_ELEMENTS)
 
     def fill(start: int) -> None:
@@ -173,7 +174,7 @@ def resampled_figures(
     with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
         for _ in pool.map(fill, range(0, resamples, rows)):
             pass
-    values = dict(zip(RANKING_FIGURES, ranking, strict=True)) | _figures_of_totals(totals)
+    values = dict(zip(_RANKING_FIGURES, ranking, strict=True)) | _figures_of_totals(totals)
     return {name: values[name] for name in FIGURES if name in figures}
 
 
@@ -211,9 +212,12 @@ def _unit_sums(
     The gap is the sum of probability - label; its absolute value over all images of a bin is the bin's
     share of the ECE.
     """
-    calls = decide(probabilities, threshold) == LABEL_NAMES[MALIGNANT]
     gaps = probabilities - labels
-    columns = (2 * labels + calls, np.full(len(labels), 4), 5 + bin_index(probabilities, ECE_BINS))
+    columns = (
+        2 * labels + calls(probabilities, threshold),
+        np.full(len(labels), 4),
+        5 + bin_index(probabilities, ECE_BINS),
+    )
     entries = (np.ones(len(labels)), gaps**2, gaps)
     # Sparse, and not only for its size: BLAS has threads of its own, which stall when two of ours call it at once.
     return sparse.csr_array(
@@ -263,7 +267,7 @@ def _rank(labels: Integers, probabilities: Floats, units: Integers) -> _Ranks:
 
 def _ranking_figures(ranks: _Ranks, counts: Integers) -> Floats:
     """AUROC and AUPRC of each resample, (2, len(counts)); counts is (rows, n_units)."""
-    figures = np.full((len(RANKING_FIGURES), len(counts)), np.nan)
+    figures = np.full((len(_RANKING_FIGURES), len(counts)), np.nan)
     if len(ranks.malignant) == 0:
         return figures
     rows = _chunk_rows(len(ranks.malignant) + len(ranks.benign), _WALKED_ELEMENTS)

@@ -14,6 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn import metrics as sklearn_metrics
 
+from clearmargin.decision import decide
+from clearmargin.types import LABEL_NAMES, MALIGNANT
+
 Floats = NDArray[np.float64]
 Labels = NDArray[np.integer]
 Probabilities = NDArray[np.floating]
@@ -62,17 +65,26 @@ def auprc(labels: Labels, probabilities: Probabilities) -> float:
     return float(sklearn_metrics.average_precision_score(labels, probabilities))
 
 
-def confusion(labels: Labels, calls: NDArray[np.bool_]) -> NDArray[np.int64]:
+def calls(probabilities: Probabilities, threshold: float) -> NDArray[np.bool_]:
+    """True where `decision.decide` calls the image malignant: (N,).
+
+    >>> calls(np.array([0.2, 0.5]), 0.5).tolist()
+    [False, True]
+    """
+    return np.equal(decide(probabilities, threshold), LABEL_NAMES[MALIGNANT])
+
+
+def confusion(labels: Labels, called: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Counts [[tn, fp], [fn, tp]]: rows are the truth, columns the call, benign first.
 
     Args:
         labels: (N,), 0 benign or 1 malignant.
-        calls: (N,), True where the image was called malignant.
+        called: (N,), True where the image was called malignant.
 
     >>> confusion(np.array([0, 0, 0, 1, 1]), np.array([False, False, True, False, True])).tolist()
     [[2, 1], [1, 1]]
     """
-    cells = 2 * np.asarray(labels, dtype=np.int64) + np.asarray(calls, dtype=np.int64)
+    cells = 2 * np.asarray(labels, dtype=np.int64) + np.asarray(called, dtype=np.int64)
     return np.bincount(cells, minlength=4).astype(np.int64).reshape(2, 2)
 
 
@@ -206,7 +218,8 @@ def ece(labels: Labels, probabilities: Probabilities, *, n_bins: int = ECE_BINS)
 
     On small data it is biased upwards: a perfectly calibrated model scores above 0, since a bin of n images
     with probability p misses its share by about sqrt(p (1 - p) / n) by chance. Compare it only between
-    tables of about the same size.
+    tables of about the same size. Resampling adds such gaps once more, so the bootstrap's percentiles for a
+    well calibrated model can all lie above the value itself.
 
     Args:
         labels: (N,), 0 benign or 1 malignant.
@@ -256,7 +269,12 @@ def log_loss(labels: Labels, probabilities: Probabilities) -> float:
     return float(sklearn_metrics.log_loss(labels, values, labels=[0, 1]))
 
 
-RANKING_FIGURES: tuple[str, ...] = ("auroc", "auprc")
+PROBABILITY_FIGURES: Mapping[str, Callable[[Labels, Probabilities], float]] = {
+    "auroc": auroc,
+    "auprc": auprc,
+    "brier": brier,
+    "ece": ece,
+}
 THRESHOLD_FIGURES: Mapping[str, Callable[[Table], Floats]] = {
     "balanced_accuracy": balanced_accuracy,
     "accuracy": accuracy,
@@ -266,8 +284,7 @@ THRESHOLD_FIGURES: Mapping[str, Callable[[Table], Floats]] = {
     "npv": npv,
     "f1": f1,
 }
-CALIBRATION_FIGURES: tuple[str, ...] = ("brier", "ece")
-FIGURES: tuple[str, ...] = (*RANKING_FIGURES, *THRESHOLD_FIGURES, *CALIBRATION_FIGURES)
+FIGURES: tuple[str, ...] = ("auroc", "auprc", *THRESHOLD_FIGURES, "brier", "ece")
 """Every figure that has an interval, in the order of metrics.json."""
 
 

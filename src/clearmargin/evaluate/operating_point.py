@@ -11,7 +11,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from clearmargin.decision import decide
 from clearmargin.errors import DataError, UnknownName, UsageError
 from clearmargin.evaluate.calibration import check_both_classes
 from clearmargin.evaluate.metrics import (
@@ -19,11 +18,12 @@ from clearmargin.evaluate.metrics import (
     Labels,
     Probabilities,
     balanced_accuracy,
+    calls,
     confusion,
     sensitivity,
     specificity,
 )
-from clearmargin.types import LABEL_NAMES, MALIGNANT, OperatingPoint
+from clearmargin.types import MALIGNANT, OperatingPoint
 
 Rule = Literal["balanced", "sensitivity"]
 RULES: tuple[Rule, ...] = ("balanced", "sensitivity")
@@ -71,7 +71,7 @@ def choose_operating_point(
         place = gaps.highest_with_sensitivity(target_sensitivity)
         text = f"the highest threshold whose sensitivity on the validation split is at least {target_sensitivity:g}"
     threshold = gaps.threshold(place)
-    table = confusion(truth, decide(values, threshold) == LABEL_NAMES[MALIGNANT])
+    table = confusion(truth, calls(values, threshold))
     achieved = {
         "sensitivity": float(sensitivity(table)),
         "specificity": float(specificity(table)),

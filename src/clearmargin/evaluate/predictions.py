@@ -6,8 +6,11 @@ One row an image, with the columns of `types.PREDICTION_COLUMNS`; missing is emp
 
 from __future__ import annotations
 
+import contextlib
+import csv
 import os
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -51,7 +54,7 @@ def check_predictions(frame: pd.DataFrame) -> None:
     )
     for column in _COORDINATES:
         numbers = _numbers(frame[column])
-        wrong = frame[column].notna().to_numpy() & ~(numbers == np.round(numbers))
+        wrong = frame[column].notna().to_numpy() & ~(np.isfinite(numbers) & (numbers == np.round(numbers)))
         _refuse(frame, column, wrong, "it must be a whole number of pixels, or empty")
 
 
@@ -67,10 +70,9 @@ def read_predictions(path: Path) -> pd.DataFrame:
     try:
         frame = pd.read_csv(
             path,
-            dtype=dict.fromkeys(_TEXT_COLUMNS, "str"),
+            dtype=dict.fromkeys((*_TEXT_COLUMNS, *_FLOAT_COLUMNS), "str"),
             keep_default_na=False,
             na_values=[""],
-            float_precision="round_trip",
             encoding="utf-8",
             low_memory=False,
         )
@@ -79,6 +81,10 @@ def read_predictions(path: Path) -> pd.DataFrame:
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         reason = str(error).strip().splitlines()[0]
         raise DataError(f"{path}: not a table in CSV ({reason}); give the predictions.csv of a run.") from None
+    # The CSV parser of older pandas is off by a bit in some numbers; the conversion of text is exact in all.
+    for column in set(_FLOAT_COLUMNS) & set(frame.columns):
+        with contextlib.suppress(ValueError):  # a text that is no number is left for the check to name
+            frame[column] = frame[column].astype("float64")
     try:
         check_predictions(frame)
     except DataError as error:
@@ -93,9 +99,13 @@ def write_predictions(frame: pd.DataFrame, path: Path) -> None:
         DataError: a table that `check_predictions` refuses.
     """
     check_predictions(frame)
+    table = _with_types(frame)
+    # The writer leaves a lone carriage return bare, and readers take it for the end of the row.
+    odd = any(table[name].str.contains("\r", regex=False, na=False).any() for name in _TEXT_COLUMNS)
+    quoting: Literal[0, 2] = csv.QUOTE_NONNUMERIC if odd else csv.QUOTE_MINIMAL
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        _with_types(frame).to_csv(partial, index=False, lineterminator="\n", encoding="utf-8")
+        table.to_csv(partial, index=False, lineterminator="\n", encoding="utf-8", quoting=quoting)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

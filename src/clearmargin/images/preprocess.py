@@ -36,8 +36,8 @@ class Preprocessing(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    width: Annotated[int, Field(ge=8 // 2, le=2048)]
-    height: Annotated[int, Field(ge=8 // 2, le=2048)]
+    width: Annotated[int, Field(ge=4, le=2048)]
+    height: Annotated[int, Field(ge=4, le=2048)]
     channels: Literal[1, 3] = 3
     fit: Literal["pad", "stretch"] = "pad"
     padding: Literal["mirror", "black", "white"] = "mirror"
@@ -131,7 +131,8 @@ def _resize(pixels: Pixels, size: tuple[int, int], interpolation: str) -> Pixels
 def _to_8_bit(pixels: Pixels | NDArray[np.float32]) -> NDArray[np.uint8]:
     if pixels.dtype == np.uint8:
         return pixels.astype(np.uint8, copy=False)
-    return np.clip(np.rint(pixels.astype(np.float32) / 257.0), 0, 255).astype(np.uint8)
+    scaled: NDArray[np.float32] = np.rint(pixels.astype(np.float32) / 257.0)
+    return scaled.clip(0, 255).astype(np.uint8)
 
 
 def _to_channels(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:

@@ -1,14 +1,16 @@
 """Reading one image file to an array, within limits; every failure is an ImageError with its kind.
 
 PNG, JPEG, BMP, PGM/PPM and TIFF, 8 bit and 16-bit grey. What a decoder returns is complete: a file that
-ends early is an error even where the decoder would fill the rest. Nothing is resized here; the one
-implementation of preprocessing is `preprocess.py`.
+ends early is an error even where the decoder would fill the rest (`complete.py`). Nothing is resized
+here; the one implementation of preprocessing is `preprocess.py`.
 """
 
 from __future__ import annotations
 
 import io
 import os
+import re
+import stat
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,8 @@ from PIL import (
 )
 
 from clearmargin.errors import ImageError
+from clearmargin.images.complete import find_damage, signature_format
+from clearmargin.images.file_names import name_on_disk, written_name
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 
@@ -45,8 +49,11 @@ FORMAT_OF_EXTENSION = {
 }
 IMAGE_EXTENSIONS = frozenset(FORMAT_OF_EXTENSION)
 
-_PNG_END = b"IEND\xaeB`\x82"
-_JPEG_END = b"\xff\xd9"
+# How Pillow's decoders say that bytes are missing.
+_TRUNCATED = re.compile("truncated|not enough image data|EOF", re.IGNORECASE)
+
+# O_NONBLOCK: opening a named pipe must not wait for a writer. O_BINARY: Windows would translate line ends.
+_OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +78,7 @@ def read_image(path: str | Path, limits: Limits = Limits()) -> Pixels:
     Raises:
         ImageError: the file is missing, empty, not an image, damaged or too large.
     """
-    return decode_image(read_bytes(path, limits), str(path), limits).pixels
+    return decode_image(read_bytes(path, limits), written_name(str(path)), limits).pixels
 
 
 def read_bytes(path: str | Path, limits: Limits = Limits()) -> bytes:
@@ -80,22 +87,44 @@ def read_bytes(path: str | Path, limits: Limits = Limits()) -> bytes:
     Raises:
         ImageError: it is missing, no regular file, empty, not readable, or above `limits.max_bytes`.
     """
-    name = str(path)
+    name = written_name(str(path))
     try:
-        # O_NONBLOCK: opening a named pipe must not wait for a writer.
-        with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:  # noqa: PTH123
-            size = os.fstat(file.fileno()).st_size
-            if size > limits.max_bytes:
-                raise ImageError("too_large", name, f"{size:,} bytes, more than the limit of {limits.max_bytes:,}")
-            data = file.read(limits.max_bytes + 1)
+        handle = _open(path)
+        try:
+            status = os.fstat(handle)
+            if not stat.S_ISREG(status.st_mode):
+                what = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or a device"
+                raise ImageError("unreadable", name, f"is {what}, not a file")
+            if status.st_size > limits.max_bytes:
+                raise _too_many_bytes(name, status.st_size, limits)
+            with open(handle, "rb", closefd=False) as file:
+                data = file.read(limits.max_bytes + 1)
+        finally:
+            os.close(handle)
     except FileNotFoundError:
         raise ImageError("missing", name, "no such file") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ImageError("unreadable", name, f"cannot be opened ({reason})") from None
+    if len(data) > limits.max_bytes:
+        raise _too_many_bytes(name, len(data), limits)  # it grew meanwhile
     if not data:
         raise ImageError("empty", name, "the file is empty (0 bytes)")
     return data
+
+
+def _open(path: str | Path) -> int:
+    try:
+        return os.open(path, _OPEN_FLAGS)
+    except FileNotFoundError:
+        real = name_on_disk(str(path))
+        if real == str(path):
+            raise
+        return os.open(real, _OPEN_FLAGS)
+
+
+def _too_many_bytes(name: str, size: int, limits: Limits) -> ImageError:
+    return ImageError("too_large", name, f"{size:,} bytes, more than the limit of {limits.max_bytes:,}")
 
 
 def decode_image(data: bytes, name: str, limits: Limits = Limits()) -> DecodedImage:
@@ -107,10 +136,12 @@ def decode_image(data: bytes, name: str, limits: Limits = Limits()) -> DecodedIm
     Raises:
         ImageError: of kind not_an_image, truncated, unreadable, unsupported or too_large.
     """
+    damage = find_damage(data)
+    if damage is not None:
+        raise ImageError(damage[0], name, damage[1])
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             _check_size(image, name, limits)
-            _check_complete(image.format, data, name)
             _check_single(image, name)
             image.load()
             pixels = _to_array(image, name)
@@ -118,12 +149,15 @@ def decode_image(data: bytes, name: str, limits: Limits = Limits()) -> DecodedIm
     except ImageError:
         raise
     except UnidentifiedImageError:
+        promised = signature_format(data)
+        if promised is not None:
+            raise ImageError("unreadable", name, f"begins like a {promised} image, but its header is damaged") from None
         raise ImageError("not_an_image", name, "the content is not a PNG, JPEG, BMP, PGM or TIFF image") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError("too_large", name, f"more pixels than the limit of {limits.max_pixels:,}") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise ImageError("too_large", name, f"more pixels than the limit of {limits.max_pixels:,}") from None
     except Exception as error:  # a decoder may raise anything at all on damaged or hostile bytes
         text = " ".join(str(error).split()) or type(error).__name__
-        kind = "truncated" if "truncated" in text.lower() or isinstance(error, EOFError) else "unreadable"
+        kind = "truncated" if _TRUNCATED.search(text) or isinstance(error, EOFError) else "unreadable"
         raise ImageError(kind, name, f"cannot be decoded ({text})") from None
     return DecodedImage(pixels, image_format)
 
@@ -139,30 +173,25 @@ def _check_single(image: Image.Image, name: str) -> None:
         raise ImageError("unsupported", name, "has several pages; save the page you mean as one image")
 
 
-def _check_complete(image_format: str | None, data: bytes, name: str) -> None:
-    # Decoders accept a file whose last bytes are missing when all pixels happen to be there.
-    end = {"PNG": _PNG_END, "JPEG": _JPEG_END}.get(image_format or "")
-    if end is not None and end not in data[-65536:]:
-        raise ImageError("truncated", name, f"the file ends before the end of its {image_format} image")
-
-
 def _to_array(image: Image.Image, name: str) -> Pixels:
-    if "exif" in image.info:
-        image = ImageOps.exif_transpose(image)
-    mode = image.mode
-    if mode in ("L", "RGB"):
-        pixels = np.asarray(image)
-    elif mode == "1":
-        pixels = np.asarray(image.convert("L"))
-    elif mode.startswith("I"):
+    image = _upright(image)
+    mode, transparent = image.mode, "transparency" in image.info
+    if mode.startswith("I"):
         wide = np.asarray(image)
         if wide.size and (wide.min() < 0 or wide.max() > 65535):
             raise ImageError("unsupported", name, "has 32-bit values; save it with 8 or 16 bits")
         pixels = wide.astype(np.uint16)
-    elif mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        if transparent:
+            pixels[pixels == image.info["transparency"]] = 65535
+    elif transparent or mode in ("RGBA", "LA", "PA", "La", "RGBa"):
         layered = image.convert("RGBA")
         white = Image.new("RGBA", layered.size, (255, 255, 255, 255))
-        pixels = np.asarray(Image.alpha_composite(white, layered).convert("RGB"))
+        is_grey = mode in ("1", "L", "LA", "La")
+        pixels = np.asarray(Image.alpha_composite(white, layered).convert("L" if is_grey else "RGB"))
+    elif mode in ("L", "RGB"):
+        pixels = np.asarray(image)
+    elif mode == "1":
+        pixels = np.asarray(image.convert("L"))
     elif mode in ("P", "CMYK", "YCbCr", "LAB", "HSV"):
         pixels = np.asarray(image.convert("RGB"))
     else:
@@ -170,5 +199,17 @@ def _to_array(image: Image.Image, name: str) -> Pixels:
     return pixels[:, :, np.newaxis] if pixels.ndim == 2 else pixels
 
 
-# The limit is checked above with a message of ours; the warning would only repeat it on standard error.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning, module=r"PIL\.Image")
+def _upright(image: Image.Image) -> Image.Image:
+    if "exif" not in image.info:
+        return image
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # the parser may raise anything on a damaged block, which says nothing of the pixels
+        return image
+
+
+# What Pillow warns of is either an error of ours, with a message, or harmless: a damaged EXIF block, a bad second
+# frame. Its bound on pixels is checked above. Filters, because catching warnings is not safe between threads.
+_MODULES = r"PIL\.(Image|TiffImagePlugin|JpegImagePlugin|PngImagePlugin)$"
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning, module=_MODULES)
+warnings.filterwarnings("ignore", category=UserWarning, module=_MODULES)

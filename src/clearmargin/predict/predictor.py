@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from clearmargin.bundle.read import Bundle, read_bundle
 from clearmargin.decision import decide, probability
-from clearmargin.errors import DataError, ImageError
+from clearmargin.errors import BundleError, DataError, ImageError
 from clearmargin.images.read import Pixels, read_image
-from clearmargin.predict.session import BATCH, Session
+from clearmargin.predict.session import Session
 from clearmargin.types import Decision, Prediction, Record
 
 if TYPE_CHECKING:
@@ -35,6 +35,11 @@ class Predictor:
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
         self._session = Session(bundle.read("model.onnx"), name=str(bundle.folder / "model.onnx"))
+        if self._session.image_shape != bundle.model.preprocessing.shape:
+            raise BundleError(
+                f"{bundle.folder}: model.onnx takes images of (H, W, C) = {self._session.image_shape}, "
+                f"model.json says {bundle.model.preprocessing.shape}. Make the bundle anew."
+            )
 
     def predict(self, images: Sequence[str | Path] | pd.DataFrame) -> pd.DataFrame:
         """One row an image: path, patient_id, slide_id, x, y, probability, decision, reason.
@@ -56,20 +61,21 @@ class Predictor:
 
     def predict_records(self, records: Iterable[Record]) -> Iterator[Prediction]:
         """Predictions in the order of the records, each batch as soon as it is done."""
-        source = iter(records)
-        first = list(islice(source, 1))
-        second = list(islice(source, BATCH - 1)) if first else []
-        if not second:  # one image needs no threads
-            yield from self._decide(first, [self._read(record) for record in first])
+        source, batch = iter(records), self._session.batch
+        chunk = list(islice(source, max(2, batch)))
+        if len(chunk) < 2:  # one image needs no threads
+            yield from self._decide(chunk, [self._read(record) for record in chunk])
             return
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            chunk = first + second
+        pool = ThreadPoolExecutor(os.cpu_count())
+        try:
             pending = [pool.submit(self._read, record) for record in chunk]
             while chunk:
-                following = list(islice(source, BATCH))
+                following = list(islice(source, batch))
                 ahead: list[Future[_Read]] = [pool.submit(self._read, record) for record in following]
                 yield from self._decide(chunk, [future.result() for future in pending])
                 chunk, pending = following, ahead
+        finally:
+            pool.shutdown(cancel_futures=True)  # who stops listening waits for no more than the reads under way
 
     def predict_pixels(self, pixels: Pixels) -> Prediction:
         """The prediction for one decoded image.
@@ -136,7 +142,7 @@ def _records_of(table: pd.DataFrame) -> list[Record]:
     clean = table.astype(object).where(table.notna(), None)
     return [
         Record(
-            str(row["path"]),
+            _text(row["path"]) or "",
             patient_id=_text(row.get("patient_id")),
             slide_id=_text(row.get("slide_id")),
             x=_whole(row.get("x")),
@@ -147,8 +153,15 @@ def _records_of(table: pd.DataFrame) -> list[Record]:
 
 
 def _text(value: object) -> str | None:
+    # pandas turns a column of whole numbers into floats as soon as one is missing.
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     return None if value is None else str(value)
 
 
 def _whole(value: object) -> int | None:
-    return None if value is None else int(str(value))
+    text = _text(value)
+    try:
+        return None if text is None else int(text)
+    except ValueError:
+        raise DataError(f"the table has {text!r} for an x or y; they are whole numbers of pixels.") from None

@@ -1,6 +1,8 @@
-"""The network under ONNX Runtime: packed images in, logits out."""
+"""The network under ONNX Runtime: packed images in, logits out. Memory is bounded by one batch."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import onnxruntime
@@ -8,11 +10,16 @@ from numpy.typing import NDArray
 
 from clearmargin.errors import BundleError
 
-BATCH = 256
+MAX_BATCH = 256
+_MAX_BATCH_BYTES = 2**24
 
 
 class Session:
-    """Runs the ONNX file of a bundle on the CPU. Bounded by the matrix rate of the processor."""
+    """Runs the ONNX file of a bundle on the CPU. Bounded by the matrix rate of the processor.
+
+    `image_shape` is (H, W, C) of the images that it takes, `batch` how many it takes at a time: fewer of
+    large ones.
+    """
 
     def __init__(self, content: bytes, *, name: str = "model.onnx") -> None:
         options = onnxruntime.SessionOptions()
@@ -22,16 +29,35 @@ class Session:
         except Exception as error:  # ONNX Runtime's errors have no common root below Exception
             text = " ".join(str(error).split())[:200]
             raise BundleError(f"{name}: ONNX Runtime cannot load it ({text}).") from None
-        self._input = self._session.get_inputs()[0].name
+        self._name = name
+        self._input, self.image_shape = _check_signature(self._session, name)
+        self.batch = max(1, min(MAX_BATCH, _MAX_BATCH_BYTES // math.prod(self.image_shape)))
 
     def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(N,) logits of malignant.
 
         Args:
             images: (N, H, W, C), packed by the bundle's preprocessing; a memory map is read batch by batch.
+
+        Raises:
+            BundleError: a logit is no finite number, on which nothing can be decided.
         """
-        batches = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
+        batches = [images[start : start + self.batch] for start in range(0, len(images), self.batch)]
         if not batches:
             return np.empty(0, dtype=np.float32)
         outputs = [self._session.run(None, {self._input: np.ascontiguousarray(batch)})[0] for batch in batches]
-        return np.concatenate(outputs)
+        logits: NDArray[np.float32] = np.concatenate(outputs)
+        if not np.isfinite(logits).all():
+            raise BundleError(
+                f"{self._name}: the network gives {logits[~np.isfinite(logits)][0]} for an image. Retrain it."
+            )
+        return logits
+
+
+def _check_signature(session: onnxruntime.InferenceSession, name: str) -> tuple[str, tuple[int, int, int]]:
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    if len(inputs) == len(outputs) == 1 and inputs[0].type == "tensor(uint8)" and len(outputs[0].shape) == 1:
+        match inputs[0].shape:
+            case [_, int(height), int(width), int(channels)]:
+                return inputs[0].name, (height, width, channels)
+    raise BundleError(f"{name}: is not a network from uint8 images (B, H, W, C) to logits (B,). Make the bundle anew.")

@@ -41,20 +41,15 @@ class Card:
     reason: str | None = None
 
 
-def find_mistakes(predictions: pd.DataFrame, threshold: float) -> dict[str, pd.DataFrame]:
-    """Misjudged rows by kind (`missed`, `false_alarms`), the surest first; a withheld decision is no mistake.
+def find_mistakes(predictions: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Misjudged rows by kind (`missed`, `false_alarms`), the surest first; an abstention is no mistake.
 
     Args:
-        predictions: rows of one split, columns as in predictions.csv.
-        threshold: decides where the table has no decision.
+        predictions: rows of one split, as `read_predictions` gives them.
     """
-    called = predictions["probability"] >= threshold
-    decision = predictions["decision"]
-    benign, malignant = LABEL_NAMES
-    called = called.mask(decision == benign, False).mask(decision == malignant, True)
-    judged = ~decision.isin(["abstain", "refused"]) & predictions["probability"].notna()
-    missed = predictions[judged & ~called & (predictions["label"] == MALIGNANT)]
-    alarms = predictions[judged & called & (predictions["label"] == BENIGN)]
+    benign, malignant = (predictions["decision"] == name for name in LABEL_NAMES)
+    missed = predictions[benign & (predictions["label"] == MALIGNANT)]
+    alarms = predictions[malignant & (predictions["label"] == BENIGN)]
     return {
         "missed": missed.sort_values(["probability", "path"], ascending=[True, True]),
         "false_alarms": alarms.sort_values(["probability", "path"], ascending=[False, True]),
@@ -83,7 +78,7 @@ def _card(row: pd.Series, load_image: LoadImage) -> Card:
     return Card(
         path=path,
         file_name=PurePath(path.replace("\\", "/")).name or path,
-        patient_id=None if pd.isna(patient) or patient == "" else str(patient),
+        patient_id=None if pd.isna(patient) else str(patient),
         label=LABEL_NAMES[int(row["label"])],
         probability=float(row["probability"]),
         source=source,

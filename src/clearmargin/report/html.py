@@ -18,6 +18,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from clearmargin.evaluate.calibration import reliability_bins
+from clearmargin.evaluate.evaluation import format_classification_report
 from clearmargin.report import gallery, plots, provenance, results, words
 from clearmargin.report.patients import FEW_IMAGES, patient_table
 from clearmargin.report.run_files import RunFiles, read_run
@@ -59,8 +60,8 @@ def write_report(run: Path, *, load_image: Callable[[str], NDArray[np.uint8]]) -
 
 def render_report(run: RunFiles, *, load_image: Callable[[str], NDArray[np.uint8]]) -> str:
     """The page as text."""
-    rows = _judged(run)
-    mistakes = gallery.find_mistakes(rows, run.threshold)
+    rows = run.predictions[run.predictions["split"] == run.headline]
+    mistakes = gallery.find_mistakes(rows)
     cards = gallery.build_cards(mistakes, load_image)
     kept = provenance.kept_epoch(run)
     patients = patient_table(rows, run.threshold)
@@ -89,12 +90,18 @@ def render_report(run: RunFiles, *, load_image: Callable[[str], NDArray[np.uint8
             few_images=FEW_IMAGES,
             split_rows=provenance.split_rows(run),
             methods=provenance.methods(run, kept_epoch=kept),
+            classification_report=_classification_report(run),
             machine=provenance.machine(run),
             stages=provenance.stages(run.environment),
             settings=provenance.settings(run.config) if run.config else [],
             intended_use=INTENDED_USE,
         )
     )
+
+
+def _classification_report(run: RunFiles) -> str | None:
+    values = run.metrics[run.headline]
+    return format_classification_report(values) if values.get("classification_report") else None
 
 
 @functools.cache
@@ -113,7 +120,6 @@ def _environment() -> jinja2.Environment:
         "count": words.count,
         "plural": words.plural,
         "moment": words.moment,
-        "sentence": words.sentence,
         "band": results.band,
         "reasons": results.missing_reasons,
         "sizes": results.sizes,
@@ -122,12 +128,6 @@ def _environment() -> jinja2.Environment:
         "counts_line": provenance.counts_line,
     }
     return environment
-
-
-def _judged(run: RunFiles) -> pd.DataFrame:
-    """The headline split's rows that have a probability and a label."""
-    rows = run.predictions[run.predictions["split"] == run.headline]
-    return rows[rows["probability"].notna() & rows["label"].notna()]
 
 
 def _inline(svg: str) -> Markup:
@@ -156,12 +156,10 @@ def _result_plots(run: RunFiles, rows: pd.DataFrame) -> list[Plot]:
         caption = f"AUROC {decimal(auroc.value)}. Whiskers: 95 % intervals at the operating point."
         found.append(Plot("ROC curve", caption, _inline(curve)))
         curve = plots.precision_recall(labels, probabilities, threshold=threshold)
-        found.append(Plot("Precision and recall", f"Area {decimal(auprc.value)}. Dashed: chance.", _inline(curve)))
+        found.append(Plot("Precision and recall", f"AUPRC {decimal(auprc.value)}. Dashed: chance.", _inline(curve)))
     else:
         reason = auroc.reason or "only one class is present"
         found += [Plot(title, f"{words.DASH} {reason}", None) for title in ("ROC curve", "Precision and recall")]
-    if len(rows) == 0:
-        return found
     bins = plots.reliability(reliability_bins(labels, probabilities, n_bins=10))
     caption = (
         f"On the dashed line a probability means what it says. ECE {decimal(ece.value)}, Brier {decimal(brier.value)}. "

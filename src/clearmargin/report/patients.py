@@ -26,9 +26,8 @@ def patient_table(predictions: pd.DataFrame, threshold: float) -> pd.DataFrame:
         `patient_id, n_images, true_share, called_share, correct_share, auroc, few`; shares in [0, 1],
         `auroc` NaN for a patient whose images all have one label.
     """
-    known = predictions[predictions["patient_id"].notna() & predictions["probability"].notna()]
     rows = []
-    for patient_id, group in known.groupby("patient_id", sort=True):
+    for patient_id, group in predictions.groupby("patient_id", sort=True):
         labels = group["label"].to_numpy(dtype=np.int64)
         probabilities = group["probability"].to_numpy(dtype=np.float64)
         called, malignant = probabilities >= threshold, labels == MALIGNANT

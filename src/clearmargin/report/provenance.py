@@ -86,8 +86,8 @@ def _split_row(name: str, rows: pd.DataFrame) -> SplitRow:
 
 def methods(run: RunFiles, *, kept_epoch: int | None) -> Terms:
     """Split, preprocessing, model, training, calibration, operating point and interval, one line each."""
-    config, environment, metrics = run.config, run.environment, run.metrics
-    calibration, point, interval = (metrics.get(key) or {} for key in ("calibration", "operating_point", "interval"))
+    config, environment, metrics, interval = run.config, run.environment, run.metrics, run.interval
+    calibration, point = metrics.get("calibration") or {}, metrics["operating_point"]
     model: Values = environment.get("model") or {}
     terms = [
         ("Split", _split_line(run)),
@@ -105,16 +105,10 @@ def methods(run: RunFiles, *, kept_epoch: int | None) -> Terms:
         terms.append(("Calibration", _join(method, temperature is not None and f"temperature {temperature:.3f}")))
     terms.append(("Operating point", _join(point.get("name"), f"threshold {run.threshold:.4f}", point.get("rule"))))
     if interval:
-        resamples = interval.get("resamples")
+        resamples, unit = interval.get("resamples"), interval.get("unit", "image")
+        method = str(interval.get("method", "")).replace("_", " ")
         terms.append(
-            (
-                "Intervals",
-                _join(
-                    str(interval.get("method", "")).replace("_", " "),
-                    resamples and f"{resamples:,} resamples",
-                    interval.get("note"),
-                ),
-            )
+            ("Intervals", _join(method, resamples and f"{resamples:,} resamples of {unit}s", interval.get("note")))
         )
     return [(term, text) for term, text in terms if text]
 

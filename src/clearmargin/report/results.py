@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from clearmargin.report.run_files import RunFiles, Values
-from clearmargin.report.words import DASH, Figure, count, decimal, percent, plural, read_figure, span
+from clearmargin.report.words import DASH, Figure, count, decimal, percent, plural, read_figure, sentence, span
 from clearmargin.types import SPLITS
 
 RATES = ("sensitivity", "specificity", "balanced_accuracy", "ppv", "npv", "f1", "accuracy")
@@ -93,7 +92,8 @@ def _whose(run: RunFiles, values: Values) -> str:
 
 
 def _has_training(run: RunFiles) -> bool:
-    return run.headline == "test" and ("train" in run.metrics or "train" in (run.protocol.get("images") or {}))
+    """Whether the model was trained in this run; otherwise its images come from outside."""
+    return "train" in run.metrics or "train" in (run.protocol.get("images") or {})
 
 
 def figure_table(values: Values, names: Sequence[str]) -> tuple[Row, ...]:
@@ -162,6 +162,7 @@ def banner(run: RunFiles, *, stamp: str) -> Banner | None:
             text += f" Here {of_all} also {'has' if shared == 1 else 'have'} images in training."
         elif shared is None:
             text += " How many patients are on both sides is not known, since the patients are not."
+            return Banner(stamp, text, "clearmargin train DATA --out RUN --by patient --patient-regex RE")
         return Banner(stamp, text, "clearmargin train DATA --out RUN --by patient")
     if protocol == "official" and shared:
         return Banner(
@@ -175,25 +176,21 @@ def banner(run: RunFiles, *, stamp: str) -> Banner | None:
 
 def how_sure(run: RunFiles) -> list[str]:
     """Plain sentences about what the intervals mean and how far to trust them."""
-    interval: Mapping[str, Any] = run.metrics.get("interval") or {}
     values = run.metrics[run.headline]["image"]
-    n_patients, unit = values.get("n_patients"), interval.get("unit")
+    interval = run.interval
     lines = []
-    if unit == "patient":
+    if run.headline == "validation":
+        lines.append(
+            "There is no test split: the threshold and the weights were chosen on these very images, so the figures "
+            "are optimistic."
+        )
+    if interval.get("unit") == "patient":
         lines.append(
             "The intervals resample patients, not images: images of one patient are alike, and counting each as new "
             "evidence would make every interval too narrow."
         )
-    elif unit == "image":
-        lines.append(
-            "The intervals resample images, since the patients are not known. Images of one patient are alike, so the "
-            "true uncertainty is larger than these intervals say."
-        )
-    if n_patients and n_patients < 20:
-        lines.append(
-            f"With {plural(n_patients, 'patient')} the intervals themselves are rough: one unusual patient more or "
-            "less would move them."
-        )
+    if note := interval.get("note"):
+        lines.append(sentence(str(note)))
     confusion = values.get("confusion")
     if confusion and values["n_images"]:
         share = sum(confusion[1]) / values["n_images"]

@@ -45,6 +45,11 @@ class RunFiles:
         return self.metrics.get("protocol") or {}
 
     @property
+    def interval(self) -> Values:
+        """How the headline split's intervals were made: what was resampled, how often, and what to beware of."""
+        return {**(self.metrics.get("interval") or {}), **(self.metrics[self.headline].get("interval") or {})}
+
+    @property
     def threshold(self) -> float:
         return float(self.metrics["operating_point"]["threshold"])
 

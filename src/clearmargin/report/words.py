@@ -107,12 +107,12 @@ def plural(value: int, noun: str) -> str:
 
 
 def sentence(text: str) -> str:
-    """The text with a full stop at its end.
+    """The text with a capital at its beginning and a full stop at its end.
 
     >>> sentence("one class only"), sentence("One class only.")
-    ('one class only.', 'One class only.')
+    ('One class only.', 'One class only.')
     """
-    return text if text.endswith((".", "!", "?")) else f"{text}."
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
 
 
 def moment(text: str) -> str:

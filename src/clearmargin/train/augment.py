@@ -71,7 +71,8 @@ def _warp(x: Tensor, settings: AugmentSettings, generator: Generator) -> Tensor:
     theta[:, 1, 1] = torch.cos(angle + shear) * scale
     theta[:, :, 2] = shift
     grid = F.affine_grid(theta, list(x.shape), align_corners=False)
-    return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    warped = F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return warped.clamp_(max=1)  # the four weights of a pixel sum to 1 only up to rounding
 
 
 def _recolour(x: Tensor, settings: AugmentSettings, generator: Generator) -> Tensor:

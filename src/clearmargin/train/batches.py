@@ -59,6 +59,21 @@ def epoch_order(
     return generator.permutation(np.concatenate(parts))
 
 
+def batch_bounds(n: int, size: int) -> list[tuple[int, int]]:
+    """Start and stop of each batch of an epoch of n images.
+
+    A single image that would be left over joins the batch before it: batch normalisation has nothing to
+    normalise in a batch of one.
+
+    >>> batch_bounds(10, 4), batch_bounds(9, 4)
+    ([(0, 4), (4, 8), (8, 10)], [(0, 4), (4, 9)])
+    """
+    starts = list(range(0, n, size))
+    if size > 1 and n > 1 and n - starts[-1] == 1:
+        starts.pop()
+    return list(zip(starts, [*starts[1:], n], strict=True))
+
+
 def gather(images: NDArray[np.uint8], rows: NDArray[np.intp]) -> Tensor:
     """(B, H, W, C) uint8 copies of the images in these rows."""
     return torch.from_numpy(images[rows])

@@ -1,14 +1,16 @@
 """The state of a run in one safetensors file, so that a run that was killed goes on bit for bit.
 
 Tensors are weights, their moving average, the best weights so far and the optimizer's moments; the rest
-(epoch, batch, history, sums of the running epoch) is JSON in the file's header. No pickle. The file is
-written under another name and renamed, so it is whole or not there.
+(epoch, batch, history, sums of the running epoch) is JSON in the file's header, with a checksum of it all.
+No pickle. The file is written under another name and renamed, so it is whole or not there.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import zlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,6 +75,7 @@ def write_checkpoint(folder: Path, state: State, fingerprint: str) -> None:
     }
     # clone: safetensors refuses tensors that share memory, as a model and its average may.
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    header["checksum"] = _checksum(header, plain)
     partial = folder / f"{FILE_NAME}.partial"
     with partial.open("wb") as file:
         file.write(save(plain, metadata=header))
@@ -92,20 +95,27 @@ def read_checkpoint(folder: Path, fingerprint: str) -> State | None:
         return None
     try:
         with safe_open(path, framework="pt") as file:
-            header = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
-    except (SafetensorError, OSError) as error:
+            header = dict(file.metadata())
+            # clone: the file's own tensors are views of it.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  (not a mapping)
+        state = _unpack(header, tensors)
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: the checkpoint cannot be read ({error}). Remove it to start anew.") from None
     if header["fingerprint"] != fingerprint:
         raise DataError(
             f"{path}: the checkpoint is of a run with other settings, images or another split. "
             "Resume with the same command, or train into a new folder."
         )
+    return state
+
+
+def _unpack(header: dict[str, str], tensors: Mapping[str, Tensor]) -> State:
+    if header.pop("checksum") != _checksum(header, tensors):
+        raise ValueError("its checksum does not fit")
     optimizer: dict[str, Any] = {"state": {}, "param_groups": json.loads(header["param_groups"])}
-    for name, tensor in tensors.items():
-        if name.startswith("optimizer/"):
-            _, index, key = name.split("/")
-            optimizer["state"].setdefault(int(index), {})[key] = tensor
+    for name, tensor in _below(tensors, "optimizer/").items():
+        index, key = name.split("/")
+        optimizer["state"].setdefault(int(index), {})[key] = tensor
     for name, value in json.loads(header["optimizer_numbers"]).items():
         index, key = name.split("/")
         optimizer["state"].setdefault(int(index), {})[key] = value
@@ -118,7 +128,15 @@ def read_checkpoint(folder: Path, fingerprint: str) -> State | None:
     )
 
 
-def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _checksum(header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
+    value = zlib.crc32(json.dumps(header, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        value = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), value)
+        value = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, value)
+    return f"{value:08x}"
+
+
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,19 +23,20 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from clearmargin.config import RunConfig, TrainSettings
-from clearmargin.errors import DataError, Interrupted
+from clearmargin.errors import ConfigError, DataError, Interrupted
 from clearmargin.evaluate.metrics import auroc
 from clearmargin.images.preprocess import Preprocessing
 from clearmargin.models.contract import Classifier, normalise, scale_pixels
 from clearmargin.train.augment import augment
-from clearmargin.train.batches import TrainingImages, derive_seed, epoch_order, gather
+from clearmargin.train.batches import TrainingImages, batch_bounds, derive_seed, epoch_order, gather
 from clearmargin.train.checkpoint import Progress, State, copy_state, read_checkpoint, write_checkpoint
 from clearmargin.train.log import write_history
 from clearmargin.train.objective import class_weights, cross_entropy
+from clearmargin.train.optimizer import build_optimizer, learning_rate
 from clearmargin.train.stop import StopRequest
 from clearmargin.types import Listener
 
-_VALIDATION_BATCH = 512
+_DROPOUT, _AUGMENT = 0, 1  # what a batch's random numbers are for
 _HIGHER_IS_BETTER = ("validation_accuracy", "validation_auroc")
 
 
@@ -65,9 +67,11 @@ def fit_model(
     Writes `history.csv` and `checkpoint/` into `run`.
 
     Raises:
+        ConfigError: batches of one image for a model with batch normalisation.
         Interrupted: SIGINT or SIGTERM came; the state is saved.
-        DataError: the loss is no number any more, or the checkpoint is of another run.
+        DataError: the loss is no number any more, or the checkpoint is damaged or of another run.
     """
+    check_batch_size(model, config)
     listener.stage("train")
     with _determinism(config.deterministic), torch.random.fork_rng(devices=[]):
         trainer = _Trainer(
@@ -97,18 +101,21 @@ class _Trainer:
         # NHWC suits convolutions on CPUs and tensor cores; torch keeps shapes as (B, C, H, W).
         self.plain: Classifier = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.weights = class_weights(data.labels[data.train]) if settings.balance == "weights" else (1.0, 1.0)
-        self.steps_per_epoch = math.ceil(len(data.train) / settings.batch_size)
+        self.batches = batch_bounds(len(data.train), settings.batch_size)
+        self.steps_per_epoch = len(self.batches)
         self.progress = Progress()
         self.best: dict[str, Tensor] = {}
-        self.average: dict[str, Tensor] = copy_state(self.plain) if settings.average_decay else {}
         optimizer = build_optimizer(self.plain, settings)
+        self.model, self.optimizer = self.fabric.setup(self.plain, optimizer)
+        self.average: dict[str, Tensor] = copy_state(self.plain) if settings.average_decay else {}
         state = read_checkpoint(run / "checkpoint", fingerprint)
         if state is not None:
+            # After the setup: the optimizer takes its moments to where the parameters are by then.
             self.plain.load_state_dict(state.model)
             optimizer.load_state_dict(state.optimizer)
-            self.average, self.best, self.progress = state.average, state.best, state.progress
+            self.average = self.fabric.to_device(state.average)
+            self.best, self.progress = state.best, state.progress
             listener.note(f"Resuming after epoch {self.progress.epoch}, batch {self.progress.batch}.")
-        self.model, self.optimizer = self.fabric.setup(self.plain, optimizer)
         self.saved_at = time.monotonic()
 
     def fit(self) -> Fitted:
@@ -140,8 +147,8 @@ class _Trainer:
         self.model.train()
         while progress.batch < self.steps_per_epoch:
             started = time.monotonic()
-            start = progress.batch * settings.batch_size
-            self.train_batch(order[start : start + settings.batch_size])
+            start, end = self.batches[progress.batch]
+            self.train_batch(order[start:end])
             progress.batch += 1
             progress.step += 1
             progress.epoch_seconds += time.monotonic() - started
@@ -158,11 +165,11 @@ class _Trainer:
 
     def train_batch(self, rows: np.ndarray[tuple[int], np.dtype[np.intp]]) -> None:
         data, settings, progress = self.data, self.config.train, self.progress
-        seed = derive_seed(self.config.seed, progress.epoch, progress.batch)
-        torch.manual_seed(seed)  # dropout
+        place = (self.config.seed, progress.epoch, progress.batch)
+        torch.manual_seed(derive_seed(*place, _DROPOUT))
         images = self.fabric.to_device(gather(data.images, rows))
         labels = self.fabric.to_device(torch.from_numpy(data.labels[rows].astype(np.float32)))
-        generator = torch.Generator(images.device).manual_seed(seed)
+        generator = torch.Generator(images.device).manual_seed(derive_seed(*place, _AUGMENT))
         x = augment(scale_pixels(images), self.config.augment, generator)
         x = normalise(x, self.preprocessing.mean, self.preprocessing.std)
         for group in self.optimizer.param_groups:
@@ -175,10 +182,7 @@ class _Trainer:
         self.update_average()
         value = float(loss.detach())
         if not math.isfinite(value):
-            raise DataError(
-                f"the training loss became {value} in epoch {progress.epoch + 1}, batch {progress.batch + 1}. "
-                "Lower the learning rate, for example --set train.learning_rate=0.0001."
-            )
+            raise DataError(self.diverged("training", value, f"epoch {progress.epoch + 1}, batch {progress.batch + 1}"))
         progress.loss_sum += value * len(rows)
         progress.correct += int(((logits.detach() > 0) == (labels > 0.5)).sum())
         progress.seen += len(rows)
@@ -208,7 +212,11 @@ class _Trainer:
         self.listener.epoch(row)
 
     def validate(self) -> dict[str, float]:
-        """Loss, accuracy at logit 0 and AUROC on the validation images, without augmentation."""
+        """Loss, accuracy at logit 0 and AUROC on the validation images, without augmentation.
+
+        Raises:
+            DataError: the loss is no number.
+        """
         data, trained = self.data, None
         if self.average:
             trained = copy_state(self.plain)
@@ -216,8 +224,9 @@ class _Trainer:
         self.model.eval()
         logits, losses = [], 0.0
         with torch.inference_mode():
-            for start in range(0, len(data.validation), _VALIDATION_BATCH):
-                rows = data.validation[start : start + _VALIDATION_BATCH]
+            # Twice a training batch: nothing is kept for gradients, so it fits where training did.
+            for start, end in batch_bounds(len(data.validation), 2 * self.config.train.batch_size):
+                rows = data.validation[start:end]
                 images = self.fabric.to_device(gather(data.images, rows))
                 labels = self.fabric.to_device(torch.from_numpy(data.labels[rows].astype(np.float32)))
                 x = normalise(scale_pixels(images), self.preprocessing.mean, self.preprocessing.std)
@@ -228,8 +237,11 @@ class _Trainer:
             self.plain.load_state_dict(trained)
         scores = torch.cat(logits).numpy()
         truth = data.labels[data.validation]
+        loss = losses / len(truth)
+        if not math.isfinite(loss):  # the last step of the epoch went too far
+            raise DataError(self.diverged("validation", loss, f"epoch {self.progress.epoch + 1}"))
         return {
-            "validation_loss": losses / len(truth),
+            "validation_loss": loss,
             "validation_accuracy": float(((scores > 0) == (truth == 1)).mean()),
             "validation_auroc": float(auroc(truth, scores)),
         }
@@ -263,11 +275,32 @@ class _Trainer:
         write_checkpoint(self.run / "checkpoint", state, self.fingerprint)
         self.saved_at = time.monotonic()
 
+    def diverged(self, loss: str, value: float, when: str) -> str:
+        rate = self.config.train.learning_rate
+        return (
+            f"the {loss} loss became {value} in {when}. "
+            f"Lower the learning rate, {rate:g}, for example --set train.learning_rate={rate / 10:g}."
+        )
+
     def stopped(self) -> str:
         progress = self.progress
         return (
             f"{self.run}: stopped in epoch {min(progress.epoch + 1, self.config.train.epochs)}, the state is saved. "
             "Run the same command with --resume to go on."
+        )
+
+
+def check_batch_size(model: torch.nn.Module, config: RunConfig) -> None:
+    """Passes unless batches of one image meet batch normalisation, which needs two values to compare.
+
+    Raises:
+        ConfigError: they do.
+    """
+    norms = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)
+    if config.train.batch_size == 1 and any(isinstance(layer, norms) for layer in model.modules()):
+        raise ConfigError(
+            f"the model '{config.model.name}' has batch normalisation and cannot train on batches of one image; "
+            "set train.batch_size to 2 or more."
         )
 
 
@@ -281,40 +314,15 @@ def choose_precision(settings: TrainSettings) -> Literal["32-true", "bf16-mixed"
     return "bf16-mixed" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "32-true"
 
 
-def build_optimizer(model: torch.nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
-    """The optimizer that the settings name, over all parameters."""
-    parameters, rate = model.parameters(), settings.learning_rate
-    if settings.optimizer == "adagrad":
-        # Keras starts the accumulator at 0.1. The decay is part of `learning_rate`.
-        return torch.optim.Adagrad(
-            parameters, rate, weight_decay=settings.weight_decay, initial_accumulator_value=0.1, eps=settings.epsilon
-        )
-    kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
-    return kind(parameters, rate, eps=settings.epsilon, weight_decay=settings.weight_decay)
-
-
-def learning_rate(settings: TrainSettings, step: int, steps_per_epoch: int) -> float:
-    """The rate of one step, counted from 0 over the whole run.
-
-    >>> settings = TrainSettings(epochs=2, learning_rate=1.0, schedule="cosine")
-    >>> [round(learning_rate(settings, step, 2), 3) for step in range(4)]
-    [1.0, 0.854, 0.5, 0.146]
-    """
-    warmup = settings.warmup_epochs * steps_per_epoch
-    if step < warmup:
-        return settings.learning_rate * (step + 1) / (warmup + 1)
-    rate = settings.learning_rate / (1 + settings.learning_rate_decay * step)
-    if settings.schedule == "constant":
-        return rate
-    total = settings.epochs * steps_per_epoch
-    return rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1.0, total - warmup)))
-
-
 @contextmanager
 def _determinism(wanted: bool) -> Iterator[None]:
     before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(wanted or before)
+    only_warned = torch.is_deterministic_algorithms_warn_only_enabled()
+    if wanted:
+        # cuBLAS has deterministic sums only with a workspace of fixed size; torch insists on it.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before)
+        torch.use_deterministic_algorithms(before, warn_only=only_warned)

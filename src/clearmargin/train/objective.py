@@ -35,5 +35,5 @@ def cross_entropy(
     """
     targets = labels * (1 - smoothing) + smoothing / 2
     benign, malignant = weights
-    each = labels * (malignant - benign) + benign if benign != malignant else None
+    each = labels * (malignant - benign) + benign if weights != (1.0, 1.0) else None
     return F.binary_cross_entropy_with_logits(logits, targets, weight=each)

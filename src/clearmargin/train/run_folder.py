@@ -12,7 +12,7 @@ import json
 import os
 import platform
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -61,8 +61,10 @@ def open_run(run: Path, config: RunConfig, *, resume: bool) -> Iterator[None]:
                 write_text(saved, dump_config(config))
             yield
         finally:
+            # While it is held: afterwards it may be another's. Windows keeps a file that is open.
+            with suppress(PermissionError):
+                (run / ".lock").unlink(missing_ok=True)
             lock.release()
-            (run / ".lock").unlink(missing_ok=True)
 
 
 def finish_run(run: Path, facts: Mapping[str, Any]) -> None:
@@ -98,9 +100,14 @@ def write_text(path: Path, text: str) -> None:
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Lets `write` fill another file of the same extension, then renames it to `path`."""
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
-    write(partial)
-    partial.replace(path)
+    partial = _partial(path)
+    try:
+        write(partial)
+        partial.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)  # on a full disk it only takes space
+        raise
 
 
 def now() -> str:
@@ -125,12 +132,18 @@ def disk_errors(place: Path) -> Iterator[None]:
         raise DataError(f"{where}: {what}. Free some space or choose another folder with --out.") from None
 
 
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.stem}.partial{path.suffix}")
+
+
 def _check_free(run: Path, *, resume: bool) -> None:
     if not run.exists():
         return
     if not run.is_dir():
         raise UsageError(f"{run}: is a file; give a folder that does not exist yet with --out.")
-    names = sorted(entry.name for entry in run.iterdir() if entry.name != ".lock")
+    # What a run that was killed at once may have left behind.
+    own = {".lock", _partial(run / "config.toml").name}
+    names = {entry.name for entry in run.iterdir()} - own
     if not names:
         return
     if "config.toml" not in names:

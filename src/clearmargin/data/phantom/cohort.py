@@ -7,6 +7,7 @@ every patient has patches of both labels. How tissue looks is in `drawing.py`.
 from __future__ import annotations
 
 import math
+import os
 import secrets
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,7 @@ from PIL import Image
 from clearmargin.data.phantom.cells import FloatImage
 from clearmargin.data.phantom.drawing import draw_traits, paint, smooth_field
 from clearmargin.errors import UsageError
-from clearmargin.types import MALIGNANT, Label, Listener
+from clearmargin.types import BENIGN, MALIGNANT, Label, Listener
 
 _SILENT = Listener()
 _LIMITS = {"patients": (1, 9_999), "patches_per_patient": (4, 2_000), "patch_px": (16, 256), "seed": (0, 2**31 - 1)}
@@ -102,9 +103,18 @@ def draw_slide(patient_index: int, settings: PhantomSettings = PhantomSettings()
 
 
 def draw_patch(label: Label, seed: int, patch_px: int = 50) -> NDArray[np.uint8]:
-    """One patch of a patient of its own, uint8 (patch_px, patch_px, 3), well inside or outside a lesion."""
-    PhantomSettings(patch_px=patch_px, patches_per_patient=4, seed=seed)
-    rng = np.random.default_rng([seed, label, patch_px])
+    """One patch, uint8 (patch_px, patch_px, 3), deep inside a lesion or far from one; a seed stands for a patient.
+
+    >>> draw_patch(1, seed=7).shape
+    (50, 50, 3)
+
+    Raises:
+        UsageError: a number that is out of range; the message names it.
+    """
+    if label not in (BENIGN, MALIGNANT):
+        raise UsageError(f"phantom patch: 'label' cannot be {label!r}: give 0 for benign or 1 for malignant.")
+    PhantomSettings(patches_per_patient=4, patch_px=patch_px, seed=seed)  # checks the other two
+    rng = np.random.default_rng(seed)
     margin = 16
     inside = np.full((patch_px + 2 * margin,) * 2, 1e3, dtype=np.float32)
     image = paint(draw_traits(rng), inside, inside if label == MALIGNANT else -inside, rng=rng)
@@ -116,34 +126,43 @@ def write_phantom(
     settings: PhantomSettings = PhantomSettings(),
     *,
     listener: Listener = _SILENT,
-    threads: int = 2,
+    threads: int | None = None,
 ) -> Path:
     """The folder, with `<patient>/<0|1>/<patient>_idx5_x<X>_y<Y>_class<C>.png` in it, as in the Kaggle IDC data.
 
-    x and y are pixels of the slide, 1 for the first. The folder appears only when all is written; the bytes do
-    not depend on the number of threads.
+    X and Y are the corner's pixel in the slide, counted from 1. The folder appears only when all is written: an
+    interrupted job leaves nothing, one that was killed leaves a hidden sibling whose name ends in `.partial`.
+
+    Args:
+        folder: a new or an empty one.
+        settings: equal settings give equal bytes.
+        listener: hears of each patient that is done.
+        threads: None takes one for each core, at most 8; the bytes do not depend on it.
 
     Raises:
-        UsageError: the folder is there already and not empty, or is a file.
+        UsageError: the folder holds something already, is a file, or cannot be written.
     """
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder}: already there; give a new folder for the phantom data, or delete this one.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial_folder = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.partial")
-    pool = ThreadPoolExecutor(threads)
+    final = folder.resolve()
+    partial_folder = final.with_name(f".{final.name}.{secrets.token_hex(4)}.partial")
+    pool = ThreadPoolExecutor(threads or min(os.cpu_count() or 1, 8))
     try:
-        listener.stage("drawing phantom slides")
+        partial_folder.mkdir(parents=True)
+        listener.stage("draw")
         jobs = pool.map(partial(_write_patient, partial_folder, settings), range(settings.patients))
         for done, _ in enumerate(jobs, start=1):
             listener.advance(done, settings.patients)
-        if folder.is_dir():
-            folder.rmdir()
-        partial_folder.rename(folder)
-    except BaseException:
+        if final.is_dir():
+            final.rmdir()
+        partial_folder.rename(final)
+    except OSError as error:
+        raise UsageError(
+            f"{folder}: the phantom data cannot be written ({error}); give a folder on a disk with room."
+        ) from error
+    finally:
         pool.shutdown(cancel_futures=True)
         shutil.rmtree(partial_folder, ignore_errors=True)
-        raise
-    pool.shutdown()
     return folder
 
 
@@ -167,12 +186,14 @@ def _tissue(rng: np.random.Generator, count: int, px: int) -> FloatImage:
     height, width = (math.ceil(1.35 * across * side / px) * px for side in (aspect, 1.0 / aspect))
     y, x = np.ogrid[:height, :width]
     oval = np.hypot((y - height / 2) / aspect, (x - width / 2) * aspect)
-    return (0.09 * across * smooth_field(rng, (height, width), 0.25 * across) - oval).astype(np.float32)
+    ragged = 0.09 * across * smooth_field(rng, (height, width), 0.25 * across)
+    return (ragged - oval).astype(np.float32)
 
 
 def _lesion(rng: np.random.Generator, tissue_px: FloatImage, across: float) -> FloatImage:
     """How far inside the lesion a pixel lies, in pixels up to a constant: one focus, at times a second, smaller one."""
-    inner = np.argwhere(tissue_px[::8, ::8] > 0.08 * across) * 8
+    sampled = tissue_px[::4, ::4]
+    inner = 4 * np.argwhere(sampled > 0.2 * sampled.max())
     height, width = tissue_px.shape
     y, x = np.ogrid[:height, :width]
     nearest = np.full((height, width), np.inf, dtype=np.float32)
@@ -184,19 +205,20 @@ def _lesion(rng: np.random.Generator, tissue_px: FloatImage, across: float) -> F
         nearest = np.minimum(nearest, np.hypot(along / stretch, beside * stretch) + handicap)
     ragged = 0.07 * across * smooth_field(rng, (height, width), 0.14 * across)
     on_glass = np.minimum(tissue_px + 10.0, 0.0)
-    return (ragged - nearest + 2.0 * on_glass).astype(np.float32)
+    inside: FloatImage = (ragged - nearest + 4.0 * on_glass).astype(np.float32)
+    return inside
 
 
 def _choose(
     field: FloatImage, count: int, px: int, *, among: NDArray[np.bool_] | None = None
 ) -> tuple[float, NDArray[np.bool_]]:
-    """A level and the `count` patches (rows, columns) of which more than half the pixels lie above it."""
+    """A level and the `count` patches (rows, columns), out of `among`, of which most pixels lie above it."""
     height, width = field.shape
-    medians = np.array(
+    medians: NDArray[np.floating] = np.array(
         [[np.median(field[y : y + px, x : x + px]) for x in range(0, width, px)] for y in range(0, height, px)]
     )
     if among is not None:
         medians[~among] = -np.inf
     ranked = np.sort(medians, axis=None)[::-1]
     level = float(ranked[count - 1] + ranked[count]) / 2
-    return level, medians > level
+    return level, np.asarray(medians > level)

@@ -83,13 +83,13 @@ def draw_traits(rng: np.random.Generator) -> Traits:
         stroma_cells=rng.uniform(0.10, 0.35),
         fat_share=rng.beta(1.6, 4.5),
         immune_share=rng.beta(1.2, 9.0),
-        gland_share=rng.uniform(0.10, 0.50),
+        gland_share=rng.uniform(0.08, 0.42),
         gland_cells=rng.uniform(0.55, 0.95),
         gland_tint=(rng.uniform(0.06, 0.36), rng.uniform(0.18, 0.52)),
         gland_variety=rng.uniform(0.05, 0.20),
         gland_darkness=0.85 * math.exp(rng.normal(0.0, 0.18)),
         nucleus_px=1.8 * math.exp(rng.normal(0.0, 0.20)),
-        tumour_growth=rng.uniform(1.0, 1.5),
+        tumour_growth=rng.uniform(1.0, 1.55),
         tumour_darkness=0.90 * math.exp(rng.normal(0.0, 0.18)),
         tumour_cells=rng.uniform(0.50, 0.95),
         pleomorphism=rng.uniform(0.08, 0.30),
@@ -97,7 +97,7 @@ def draw_traits(rng: np.random.Generator) -> Traits:
         nest_px=rng.uniform(12.0, 40.0),
         nest_tint=(rng.uniform(0.08, 0.40), rng.uniform(0.18, 0.54)),
         desmoplasia=rng.uniform(0.65, 1.3),
-        invasion_px=rng.uniform(6.0, 22.0),
+        invasion_px=rng.uniform(5.0, 18.0),
     )
 
 
@@ -153,7 +153,8 @@ def paint(
 
 def _ramp(distance: FloatImage, width: float) -> FloatImage:
     """0 to 1 over `width` about the distance 0."""
-    return np.clip(distance / width + 0.5, 0.0, 1.0)
+    ramp: FloatImage = np.clip(distance / width + 0.5, 0.0, 1.0)
+    return ramp
 
 
 def _region(
@@ -211,6 +212,7 @@ def _nuclei(
     total += draw_cells(epithelium, gland, rng=rng)
     total += draw_cells(tumour, nest, rng=rng)
     total += draw_cells(lymphocyte, immune, rng=rng)
+    # Where nuclei overlap, a thin section still holds no more than so much stain.
     return np.minimum(total, 1.6)
 
 
@@ -222,7 +224,8 @@ def _gaps(fat: FloatImage, gland: FloatImage, rng: np.random.Generator) -> Float
     # Fat cells are drawn so large that neighbours overlap; where they do, there is the membrane.
     vacuoles = 1.0 - np.minimum(np.abs(discs - 1.0), 1.0)
     lumina = draw_cells(lumen, 0.6 * (gland > 0.9).astype(np.float32), rng=rng)
-    return np.minimum(vacuoles + lumina, 1.0)
+    gaps: FloatImage = np.minimum(vacuoles + lumina, 1.0)
+    return gaps
 
 
 def _scan(traits: Traits, haematoxylin: FloatImage, eosin: FloatImage, rng: np.random.Generator) -> NDArray[np.uint8]:

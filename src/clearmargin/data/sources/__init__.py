@@ -14,6 +14,7 @@ from pathlib import Path
 from clearmargin.data.manifest import Manifest, set_patients
 from clearmargin.data.sources import csv, folder, idc
 from clearmargin.errors import DataError, UnknownName
+from clearmargin.images.file_names import written_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,8 @@ def read_source(data: Path | str, *, source: str | None = None, patient_regex: s
     path = Path(os.path.abspath(data))
     if source is not None and source not in SOURCES:
         raise UnknownName("source", source, SOURCES)
+    if written_name(str(path)) != str(path):
+        raise DataError(f"{data}: a folder whose name is not Unicode cannot be written down. Rename it.")
     if not path.exists():
         raise DataError(f"{data}: no such file or folder. Give the folder that holds your images.")
     name = source or next((name for name, entry in SOURCES.items() if entry.recognises(path)), None)

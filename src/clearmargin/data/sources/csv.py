@@ -1,25 +1,30 @@
 """A manifest that the user has: CSV or Parquet with at least `path` and `label`.
 
 Paths are seen from the folder of the file. A label is 0 or benign, 1 or malignant. Other columns of the
-manifest are taken when they are there; unknown columns are passed over.
+manifest are taken when they are there; unknown columns are passed over. Columns are separated by commas,
+or by semicolons or tabs where the header line has no comma.
 """
 
 from __future__ import annotations
 
+import csv
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TextIO
 
+import numpy as np
 import pandas as pd
 
 from clearmargin.data.manifest import Manifest, build_manifest
 from clearmargin.data.walk import CLASS_FOLDERS, SPLIT_FOLDERS
 from clearmargin.errors import DataError, closest
-from clearmargin.types import Finding
 
 _REQUIRED = ("path", "label")
 _OPTIONAL_TEXT = ("patient_id", "slide_id", "site")
 _OPTIONAL_WHOLE = ("x", "y")
+_LARGEST_PLACE = 10**9
 
 
 def recognises(path: Path) -> bool:
@@ -53,13 +58,14 @@ def read(path: Path) -> Manifest:
         columns["official_split"] = _mapped(
             table["official_split"], SPLIT_FOLDERS, path, "train, validation or test", may_be_empty=True
         )
-    return build_manifest(
-        columns, root=path.parent, source="csv", findings=_repeated_rows(columns), files_found=len(table)
-    )
+    return build_manifest(columns, root=path.parent, source="csv", files_found=len(table))
 
 
 def read_table(path: Path) -> pd.DataFrame:
     """The file as text columns, stripped; a missing value is an empty text.
+
+    The index is the line of the file that a row begins on, the header being line 1 (of a Parquet file, which
+    has no lines, the row as a spreadsheet would number it).
 
     Raises:
         DataError: it is missing, not a table, or not UTF-8.
@@ -67,27 +73,70 @@ def read_table(path: Path) -> pd.DataFrame:
     try:
         if path.suffix.lower() == ".parquet":
             table = pd.read_parquet(path)
-        else:
-            table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
+            table.index = pd.RangeIndex(2, len(table) + 2)
+            table.columns = [str(name).strip() for name in table.columns]
+            return table.map(_cell_text)
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return _parse_csv(file, path)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file.") from None
-    except pd.errors.EmptyDataError:
-        raise DataError(f"{path}: the file is empty; it needs a header line with path,label.") from None
-    except (ValueError, OSError) as error:  # pandas and pyarrow errors derive from ValueError
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is not UTF-8 text ({error.reason}). Save it as 'CSV UTF-8'.") from None
+    except (ValueError, OSError, csv.Error) as error:  # pyarrow's errors derive from ValueError
         raise DataError(f"{path}: cannot be read as a table ({' '.join(str(error).split())}).") from None
-    table.columns = [str(name).strip() for name in table.columns]
-    return table.map(lambda value: "" if pd.isna(value) else str(value).strip())
 
 
-def line_of(row: int) -> str:
-    """Where a row of the table stands in the file, counting the header as line 1."""
-    return f"line {row + 2}"
+def _parse_csv(file: TextIO, path: Path) -> pd.DataFrame:
+    header = file.readline()
+    separator = next((mark for mark in ",;\t" if mark in header), ",")
+    file.seek(0)
+    reader = csv.reader(file, delimiter=separator, skipinitialspace=True, strict=True)
+    names: list[str] = []
+    rows: list[list[str]] = []
+    lines: list[int] = []
+    last_line = 0
+    for raw in reader:
+        line, last_line = last_line + 1, reader.line_num  # quoted values may hold line breaks
+        values = [value.strip() for value in raw]
+        if not any(values):
+            continue
+        if not names:
+            names = _column_names(values, path)
+            continue
+        if any(values[len(names) :]):
+            raise DataError(
+                f"{path}: line {line} has {len(values)} values for {len(names)} columns. "
+                f"Put a value that contains '{separator}' in double quotes."
+            )
+        rows.append((values + [""] * len(names))[: len(names)])
+        lines.append(line)
+    if not names:
+        raise DataError(f"{path}: the file is empty; it needs a header line with path,label.")
+    columns = list(zip(*rows, strict=True)) or [()] * len(names)
+    return pd.DataFrame(
+        {name: np.array(values, dtype=object) for name, values in zip(names, columns, strict=True) if name},
+        index=lines,
+        dtype="str",
+    )
+
+
+def _column_names(names: list[str], path: Path) -> list[str]:
+    twice = next((name for place, name in enumerate(names) if name and name in names[:place]), None)
+    if twice is not None:
+        raise DataError(f"{path}: two columns are called '{twice}'; keep one.")
+    return names
+
+
+def _cell_text(value: object) -> str:
+    if isinstance(value, (float, np.floating)):  # pandas makes floats of whole numbers that stand beside missing ones
+        return str(int(value)) if value.is_integer() else "" if math.isnan(value) else str(value)
+    return "" if value is None or value is pd.NA or value is pd.NaT else str(value).strip()
 
 
 def _paths(column: pd.Series[str], path: Path) -> list[object]:
-    empty = [row for row, value in enumerate(column) if not value]
-    if empty:
-        raise DataError(f"{path}: {line_of(empty[0])} has no path.")
+    empty = column.index[column == ""]
+    if len(empty):
+        raise DataError(f"{path}: line {empty[0]} has no path.")
     return [os.path.normpath(path.parent / value) for value in column]  # an absolute value stays as it is
 
 
@@ -101,47 +150,26 @@ def _mapped(
 ) -> list[object]:
     known: dict[str, object] = {**meaning, **{f"{key}.0": value for key, value in meaning.items() if key in "01"}}
     values: list[object] = []
-    for row, text in enumerate(column):
+    for line, text in column.items():
         if not text and may_be_empty:
             values.append(None)
         elif text.lower() in known:
             values.append(known[text.lower()])
         else:
-            raise DataError(f"{path}: {line_of(row)} has the {column.name} '{text}'; write {expected}.")
+            raise DataError(f"{path}: line {line} has the {column.name} '{text}'; write {expected}.")
     return values
 
 
 def _whole_numbers(column: pd.Series[str], path: Path) -> list[object]:
     values: list[object] = []
-    for row, text in enumerate(column):
+    for line, text in column.items():
         try:
             number = float(text) if text else None
         except ValueError:
             number = float("nan")
-        if number is not None and not number.is_integer():
+        if number is not None and not (number.is_integer() and abs(number) < _LARGEST_PLACE):
             raise DataError(
-                f"{path}: {line_of(row)} has the {column.name} '{text}'; write whole pixels or leave it empty."
+                f"{path}: line {line} has the {column.name} '{text}'; write whole pixels or leave it empty."
             )
         values.append(None if number is None else int(number))
     return values
-
-
-def _repeated_rows(columns: dict[str, list[object]]) -> list[Finding]:
-    first: dict[object, object] = {}
-    repeated: list[str] = []
-    for path, label in zip(columns["path"], columns["label"], strict=True):
-        if path in first:
-            repeated.append(str(path))
-        first.setdefault(path, label)
-    if not repeated:
-        return []
-    return [
-        Finding(
-            "repeated_row",
-            "blocking",
-            f"{len(repeated):,} rows name a file that an earlier row has, the first is '{repeated[0]}'.",
-            "Keep one row for each file.",
-            tuple(repeated),
-            len(repeated),
-        )
-    ]

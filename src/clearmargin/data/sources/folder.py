@@ -13,6 +13,7 @@ from pathlib import Path
 
 from clearmargin.data.manifest import Manifest, build_manifest
 from clearmargin.data.walk import is_image, label_of_folders, split_of_folders, walk_files
+from clearmargin.errors import counted
 from clearmargin.types import Finding
 
 ADVICE = (
@@ -46,52 +47,70 @@ def read(path: Path) -> Manifest:
         },
         root=path,
         source="folder",
-        findings=left_out_findings(
-            path, other=[n for n in files if not is_image(n)], unlabelled=unlabelled, masks=masks
-        ),
+        findings=[
+            *_unlabelled_findings(path, unlabelled),
+            *_mask_findings(path, sorted(masks)),
+            *other_file_findings(path, [name for name in files if not is_image(name)]),
+        ],
         files_found=len(files),
     )
 
 
-def left_out_findings(path: Path, *, other: list[str], unlabelled: list[str], masks: set[str]) -> list[Finding]:
+def _unlabelled_findings(path: Path, names: list[str]) -> list[Finding]:
+    if not names:
+        return []
+    return [
+        Finding(
+            "unlabelled",
+            "warning",
+            f"{counted(len(names), 'image lies', 'images lie')} in no folder named for a class, and left out: "
+            f"{count_by_folder(names)}.",
+            "Move them below benign/ or malignant/, or label them in a CSV.",
+            absolute_paths(path, names),
+            len(names),
+        )
+    ]
+
+
+def _mask_findings(path: Path, names: list[str]) -> list[Finding]:
+    if not names:
+        return []
+    return [
+        Finding(
+            "mask",
+            "warning",
+            f"{counted(len(names), 'file is', 'files are')} named like a mask of another image (…_mask), and left out.",
+            "Rename a file that is not a mask.",
+            absolute_paths(path, names),
+            len(names),
+        )
+    ]
+
+
+def other_file_findings(path: Path, names: list[str]) -> list[Finding]:
     """What a reader of folders passed over, said rather than done silently."""
-    findings = []
-    if unlabelled:
-        where = Counter(name.split("/")[0] if "/" in name else "." for name in unlabelled)
-        folders = ", ".join(f"{folder} ({count})" for folder, count in where.most_common(3))
-        findings.append(
-            Finding(
-                "unlabelled",
-                "warning",
-                f"{len(unlabelled):,} images lie in no folder named for a class and are left out: {folders}.",
-                "Move them below benign/ or malignant/, or label them in a CSV.",
-                _absolute(path, unlabelled),
-                len(unlabelled),
-            )
+    if not names:
+        return []
+    return [
+        Finding(
+            "other_file",
+            "note",
+            f"{counted(len(names), 'file is', 'files are')} not named like an image, and left out.",
+            "Nothing to do, unless an image has the wrong extension.",
+            absolute_paths(path, names),
+            len(names),
         )
-    if masks:
-        findings.append(
-            Finding(
-                "mask",
-                "warning",
-                f"{len(masks):,} files named like a mask of another image (…_mask) are left out.",
-                "Rename a file that is not a mask.",
-                _absolute(path, sorted(masks)),
-                len(masks),
-            )
-        )
-    if other:
-        findings.append(
-            Finding(
-                "other_file",
-                "note",
-                f"{len(other):,} files are not images by their names and are left out.",
-                "Nothing to do, unless an image has the wrong extension.",
-                _absolute(path, other),
-                len(other),
-            )
-        )
-    return findings
+    ]
+
+
+def count_by_folder(names: list[str]) -> str:
+    """The three top folders with most of the files, with their numbers.
+
+    >>> count_by_folder(["normal/a.png", "normal/b.png", "c.png"])
+    'normal (2), . (1)'
+    """
+    where = Counter(name.split("/")[0] if "/" in name else "." for name in names)
+    return ", ".join(f"{folder} ({count})" for folder, count in where.most_common(3))
 
 
 def describe_content(path: Path) -> str:
@@ -102,7 +121,7 @@ def describe_content(path: Path) -> str:
     images = sum(map(is_image, files))
     folders = sorted({name.split("/")[0] for name in files if "/" in name})
     listed = ", ".join(folders[:5]) + (", …" if len(folders) > 5 else "")
-    return f"found {images:,} images, folders: {listed or 'none'}; none is named for a class."
+    return f"found {images:,} images (folders: {listed or 'none'}); none lies in a folder named for a class."
 
 
 def _find_masks(images: list[str]) -> set[str]:
@@ -115,5 +134,6 @@ def _find_masks(images: list[str]) -> set[str]:
     return masks
 
 
-def _absolute(root: Path, names: list[str]) -> tuple[str, ...]:
+def absolute_paths(root: Path, names: list[str]) -> tuple[str, ...]:
+    """The paths of files that are named as seen from the root."""
     return tuple(str(root / name) for name in names)

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from clearmargin.data.manifest import Manifest, build_manifest
 from clearmargin.data.names import parse_idc_name
-from clearmargin.data.sources.folder import left_out_findings
-from clearmargin.data.walk import is_image, label_of_folders, split_of_folders, walk_files
-from clearmargin.types import LABEL_NAMES, Finding
+from clearmargin.data.sources.folder import absolute_paths, count_by_folder, other_file_findings
+from clearmargin.data.walk import is_image, split_of_folders, walk_files
+from clearmargin.errors import counted
+from clearmargin.types import Finding
 
 _LOOK_AT = 200
 
@@ -35,10 +36,6 @@ def read(path: Path) -> Manifest:
     parsed = {name: parse_idc_name(name.rpartition("/")[2]) for name in images}
     rows = [(name, *facts) for name, facts in parsed.items() if facts is not None]
     unlabelled = [name for name, facts in parsed.items() if facts is None]
-    findings = left_out_findings(path, other=[n for n in files if not is_image(n)], unlabelled=unlabelled, masks=set())
-    conflicts = [name for name, *_, label in rows if label_of_folders(name) not in (None, label)]
-    if conflicts:
-        findings.append(_conflict_finding(path, conflicts))
     return build_manifest(
         {
             "path": [str(path / row[0]) for row in rows],
@@ -51,20 +48,25 @@ def read(path: Path) -> Manifest:
         },
         root=path,
         source="idc",
-        findings=findings,
+        findings=[
+            *_unlabelled_findings(path, unlabelled),
+            *other_file_findings(path, [name for name in files if not is_image(name)]),
+        ],
         files_found=len(files),
     )
 
 
-def _conflict_finding(path: Path, conflicts: list[str]) -> Finding:
-    first = conflicts[0]
-    folder, name = (LABEL_NAMES[label] for label in (label_of_folders(first) or 0, 1 - (label_of_folders(first) or 0)))
-    return Finding(
-        "label_conflict",
-        "blocking",
-        f"{len(conflicts):,} files say one class in their name and lie in the folder of the other: "
-        f"'{first}' lies under {folder} and is named {name}.",
-        "Move or rename them, or leave them out with --exclude FILE.",
-        tuple(str(path / conflict) for conflict in conflicts),
-        len(conflicts),
-    )
+def _unlabelled_findings(path: Path, names: list[str]) -> list[Finding]:
+    if not names:
+        return []
+    return [
+        Finding(
+            "unlabelled",
+            "warning",
+            f"{counted(len(names), 'image is', 'images are')} not named like an IDC patch, and left out: "
+            f"{count_by_folder(names)}.",
+            "Name them <patient>_idx5_x<X>_y<Y>_class<0 or 1>.png, or label all images in a CSV.",
+            absolute_paths(path, names),
+            len(names),
+        )
+    ]

@@ -1,0 +1,51 @@
+# make demo    the main job on phantom data, nothing to download
+# make test    every test
+# make check   lint, types, architecture and tests, as CI does
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+
+.PHONY: demo setup test check lint types architecture bench docs clean
+
+demo: setup
+	$(BIN)/clearmargin demo --out demo
+
+setup: .venv/.installed
+
+test: .venv/.installed-dev
+	$(BIN)/pytest
+
+check: lint types architecture test
+
+lint: .venv/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/.installed-dev
+	$(BIN)/mypy
+
+architecture: .venv/.installed-dev
+	$(BIN)/lint-imports
+
+bench: .venv/.installed-dev
+	$(BIN)/python benchmarks/pack.py
+	$(BIN)/python benchmarks/epoch.py
+	$(BIN)/python benchmarks/predict.py
+	$(BIN)/python benchmarks/bootstrap.py
+
+docs: .venv/.installed
+	$(BIN)/python docs/write_settings.py
+
+clean:
+	rm -rf .venv demo build dist
+
+.venv/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) --upgrade 'pip>=25.1'
+	$(PIP) --editable .
+	touch $@
+
+.venv/.installed-dev: .venv/.installed
+	$(PIP) --editable . --group dev
+	touch $@

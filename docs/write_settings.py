@@ -1,0 +1,66 @@
+"""Writes docs/settings.md from the settings classes, so that it cannot differ from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel
+
+from clearmargin.config import RunConfig
+
+_HEAD = """# Settings
+
+Every setting of a run, as it stands in a recipe or in the `config.toml` of a run. Change one with
+`--set section.key=value` (or `--set key=value` where only one section has the key). Written by `make docs` from
+`src/clearmargin/config.py`.
+"""
+
+
+def settings_page() -> str:
+    """The text of docs/settings.md."""
+    top = [(name, field) for name, field in RunConfig.model_fields.items() if not _is_section(field.annotation)]
+    parts = [_HEAD, "## Of the run\n", _table(dict(top), RunConfig())]
+    for name, field in RunConfig.model_fields.items():
+        if _is_section(field.annotation):
+            section = getattr(RunConfig(), name)
+            text = " ".join((type(section).__doc__ or "").split())
+            parts += [f"\n## `{name}`\n", *([f"{text}\n"] if text else []), _table(type(section).model_fields, section)]
+    return "\n".join(parts).replace("\n\n\n", "\n\n")
+
+
+def _table(fields: dict[str, Any], section: BaseModel) -> str:
+    rows = ["| key | default | values | meaning |", "|---|---|---|---|"]
+    for name, field in fields.items():
+        default = getattr(section, name)
+        values = _values(field.annotation, field.metadata)
+        rows.append(f"| `{name}` | {_shown(default)} | {values} | {' '.join((field.description or '').split())} |")
+    return "\n".join(rows) + "\n"
+
+
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _shown(default: Any) -> str:
+    if default is None or default == "":
+        return ""
+    if isinstance(default, bool):
+        return f"`{str(default).lower()}`"
+    return f"`{list(default)}`" if isinstance(default, tuple) else f"`{default}`"
+
+
+def _values(annotation: Any, metadata: list[Any]) -> str:
+    if get_origin(annotation) is not None and all(isinstance(value, str | int) for value in get_args(annotation)):
+        return ", ".join(f"`{value}`" for value in get_args(annotation))
+    bounds = [
+        f"{sign} {getattr(bound, key):g}"
+        for bound in metadata
+        for key, sign in (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<"))
+        if hasattr(bound, key)
+    ]
+    return ", ".join(bounds)
+
+
+if __name__ == "__main__":
+    (Path(__file__).parent / "settings.md").write_text(settings_page(), encoding="utf-8")

@@ -1,0 +1,38 @@
+"""How the weights move: the optimizer that the settings name, and its learning rate at each step."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from clearmargin.config import TrainSettings
+
+
+def build_optimizer(model: torch.nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+    """The optimizer that the settings name, over all parameters."""
+    parameters, rate = model.parameters(), settings.learning_rate
+    if settings.optimizer == "adagrad":
+        # Keras starts the accumulator at 0.1. The decay is part of `learning_rate`.
+        return torch.optim.Adagrad(
+            parameters, rate, weight_decay=settings.weight_decay, initial_accumulator_value=0.1, eps=settings.epsilon
+        )
+    kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
+    return kind(parameters, rate, eps=settings.epsilon, weight_decay=settings.weight_decay)
+
+
+def learning_rate(settings: TrainSettings, step: int, steps_per_epoch: int) -> float:
+    """The rate of one step, counted from 0 over the whole run.
+
+    >>> settings = TrainSettings(epochs=2, learning_rate=1.0, schedule="cosine")
+    >>> [round(learning_rate(settings, step, 2), 3) for step in range(4)]
+    [1.0, 0.854, 0.5, 0.146]
+    """
+    warmup = settings.warmup_epochs * steps_per_epoch
+    if step < warmup:
+        return settings.learning_rate * (step + 1) / (warmup + 1)
+    rate = settings.learning_rate / (1 + settings.learning_rate_decay * step)
+    if settings.schedule == "constant":
+        return rate
+    total = settings.epochs * steps_per_epoch
+    return rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1.0, total - warmup)))

@@ -1,0 +1,82 @@
+"""What every test shares: a fixed seed, no network, a home of its own, and small images on disk."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny batches: more threads only wait for each other
+
+REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    random.seed(0)
+    np.random.seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("CLEARMARGIN_CACHE", str(home / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: object) -> None:
+        host = address[0] if isinstance(address, tuple) else ""
+        if self.family in (socket.AF_INET, socket.AF_INET6) and host not in ("127.0.0.1", "::1", "localhost"):
+            raise AssertionError(f"a test tried to reach {address}")
+        connect(self, address)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The real images beside the project; where they are required, their absence is a failure."""
+    if REAL_DATA.is_dir():
+        return REAL_DATA
+    if os.environ.get("CLEARMARGIN_REQUIRE_REAL") == "1":
+        pytest.fail(f"the real images are required and not at {REAL_DATA}")
+    pytest.skip("the real images are not beside this checkout")
+
+
+@pytest.fixture
+def make_folder(tmp_path: Path) -> Iterator[Callable[..., Path]]:
+    """Writes a small IDC-style data set: every patient has benign and malignant patches that differ in colour.
+
+    `make_folder(patients=8, per_class=4, px=16, layout="idc"|"folder")` gives its root.
+    """
+
+    def build(*, patients: int = 8, per_class: int = 4, px: int = 16, layout: str = "idc", name: str = "data") -> Path:
+        root = tmp_path / name
+        generator = np.random.default_rng(0)
+        for patient in range(patients):
+            tint = generator.integers(-15, 16)
+            for label in (0, 1):
+                for number in range(per_class):
+                    base = np.array([200, 150, 190]) if label == 0 else np.array([130, 70, 150])
+                    noise = generator.integers(-40, 41, (px, px, 3))
+                    pixels = np.clip(base + tint + noise, 0, 255).astype(np.uint8)
+                    x, y = 1 + px * number, 1 + px * label
+                    if layout == "idc":
+                        file = root / f"P{patient:02}" / str(label) / f"P{patient:02}_idx5_x{x}_y{y}_class{label}.png"
+                    else:
+                        file = root / ("malignant" if label else "benign") / f"P{patient:02}_{number}.png"
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    Image.fromarray(pixels).save(file)
+        return root
+
+    yield build
