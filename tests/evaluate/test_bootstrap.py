@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy import stats
 from sklearn import metrics as oracle
 
 from clearmargin.errors import DataError
 from clearmargin.evaluate import bootstrap, metrics
 from clearmargin.evaluate.bootstrap import (
+    agreement_interval,
     draw_units,
     patient_intervals,
     percentile_interval,
@@ -188,6 +190,19 @@ def test_a_perfect_score_has_no_interval_without_width() -> None:
     assert intervals["auroc"] is None
     assert intervals["brier"] is not None
     assert "without width" in why_no_interval(np.ones(200), n_units=20, unit="patient")
+
+
+def test_figures_of_one_mind_get_the_exact_binomial_interval() -> None:
+    exact = stats.binomtest(12, 12).proportion_ci(method="exact")
+    assert agreement_interval(1.0, np.ones(200), n_units=12) == pytest.approx((exact.low, 1.0))
+    none = stats.binomtest(0, 12).proportion_ci(method="exact")
+    assert agreement_interval(0.0, np.zeros(200), n_units=12) == pytest.approx((0.0, none.high))
+    for value, values, n_units in (
+        (0.5, np.full(200, 0.5), 12),
+        (1.0, np.ones(200), 1),
+        (1.0, np.r_[0.9, np.ones(9)], 12),
+    ):
+        assert agreement_interval(value, values, n_units=n_units) is None
 
 
 def test_one_class_leaves_the_other_figures_their_intervals() -> None:

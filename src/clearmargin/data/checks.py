@@ -146,7 +146,8 @@ def _find_size_outliers(manifest: Manifest) -> list[Finding]:
             "size_outlier",
             "warning",
             f"{counted(len(others), 'image is', 'images are')} not {width}×{height} like the others: "
-            f"'{others['path'].iloc[0]}' is {odd_width}×{odd_height}. They are kept, and fitted by the preprocessing spec.",
+            f"'{others['path'].iloc[0]}' is {odd_width}×{odd_height}. "
+            "All are kept, and fitted by the preprocessing spec.",
             "Leave them out with --exclude FILE if they do not belong here.",
             tuple(others["path"]),
             len(others),

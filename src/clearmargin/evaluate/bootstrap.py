@@ -101,6 +101,27 @@ def percentile_interval(values: Floats) -> tuple[float, float] | None:
     return (low, high) if low < high else None
 
 
+def agreement_interval(value: float, values: Floats, *, n_units: int) -> tuple[float, float] | None:
+    """The exact binomial interval for a figure that is 0 or 1 in every resample, or None where it is not.
+
+    A percentile interval would have no width and look like certainty. All that n units of one mind show is
+    that the share of such units is at least 0.025 ** (1 / n) (Clopper and Pearson 1934).
+
+    Args:
+        value: the figure itself.
+        values: (resamples,) the figure in each resample, NaN where it is undefined.
+        n_units: number of units (patients, or images) behind it.
+
+    >>> agreement_interval(1.0, np.ones(200), n_units=3)
+    (0.2924017738212866, 1.0)
+    """
+    defined = values[np.isfinite(values)]
+    if n_units < 2 or value not in (0.0, 1.0) or len(defined) < LEAST_DEFINED * len(values) or np.ptp(defined) > 0:
+        return None
+    bound = float(QUANTILES[0] ** (1 / n_units))
+    return (bound, 1.0) if value == 1.0 else (0.0, 1.0 - bound)
+
+
 def why_no_interval(values: Floats, *, n_units: int, unit: str) -> str:
     """Why `percentile_interval` gave None, in words.
 

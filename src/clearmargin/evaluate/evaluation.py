@@ -20,7 +20,13 @@ from sklearn import metrics as sklearn_metrics
 from clearmargin.decision import decide, pool_mean
 from clearmargin.errors import DataError
 from clearmargin.evaluate import metrics
-from clearmargin.evaluate.bootstrap import LEVEL, percentile_interval, resampled_figures, why_no_interval
+from clearmargin.evaluate.bootstrap import (
+    LEVEL,
+    agreement_interval,
+    percentile_interval,
+    resampled_figures,
+    why_no_interval,
+)
 from clearmargin.evaluate.predictions import check_predictions
 from clearmargin.types import BENIGN, LABEL_NAMES, MALIGNANT, SPLITS, Listener, OperatingPoint
 
@@ -142,6 +148,11 @@ class _Cases:
     groups: NDArray[np.int64] | None
     n_units: int
 
+    def least_units(self) -> int:
+        """Number of units that have a case of the class, of those present, that fewest have."""
+        groups = np.arange(self.n_units) if self.groups is None else self.groups
+        return min(len(np.unique(groups[self.labels == label])) for label in np.unique(self.labels))
+
 
 def _check_decisions(frame: pd.DataFrame, operating_point: OperatingPoint) -> None:
     given = frame["decision"].to_numpy(dtype=str)
@@ -229,13 +240,18 @@ def _figures(cases: _Cases, settings: _Settings, names: tuple[str, ...]) -> Valu
 def _interval(value: float, resampled: NDArray[np.float64], cases: _Cases) -> Values:
     interval = percentile_interval(resampled)
     if interval is None:
-        return {"ci": None, "reason": why_no_interval(resampled, n_units=cases.n_units, unit=cases.unit)}
+        exact = agreement_interval(value, resampled, n_units=cases.least_units())
+        if exact is None:
+            return {"ci": None, "reason": why_no_interval(resampled, n_units=cases.n_units, unit=cases.unit)}
+        note = f"the same in every resample of {cases.unit}s: the exact binomial interval over {cases.unit}s"
+        return {"ci": list(exact), "note": note}
     low, high = interval
-    if not low - ROUNDING <= value <= high + ROUNDING:
-        side = "above" if value < low else "below"
-        reason = f"the resamples of {cases.unit}s lie {side} the value itself: resampling biases this figure"
-        return {"ci": None, "reason": reason}
-    return {"ci": [min(low, value), max(high, value)]}
+    widened = [min(low, value), max(high, value)]
+    if low - ROUNDING <= value <= high + ROUNDING:
+        return {"ci": widened}
+    side = "above" if value < low else "below"
+    note = f"the resamples of {cases.unit}s lie {side} the value: resampling biases this figure; widened to hold it"
+    return {"ci": widened, "note": note}
 
 
 def _why_undefined(name: str, table: NDArray[np.int64], noun: str) -> str:

@@ -82,7 +82,7 @@ def _tiff_is_cut(data: bytes) -> bool:
     """The first directory, or a value that it points to, lies beyond the end of the file."""
     try:
         return any(end > len(data) for end in _tiff_ends(data))
-    except struct.error:
+    except (struct.error, OverflowError):
         return True
 
 
