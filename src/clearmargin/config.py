@@ -335,5 +335,4 @@ def _explain(error: ValidationError) -> str:
 def _reason(detail: ErrorDetails) -> str:
     if detail["type"] in ("missing", "too_long", "tuple_type"):
         return "a list of the right length"
-    message = str(detail["msg"]).removeprefix("Input should be ")
-    return message[0].lower() + message[1:]
+    return str(detail["msg"]).removeprefix("Input should be ")

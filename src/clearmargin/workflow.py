@@ -31,6 +31,7 @@ from clearmargin.evaluate.calibration import fit_temperature
 from clearmargin.evaluate.evaluation import evaluate_predictions
 from clearmargin.evaluate.operating_point import choose_operating_point
 from clearmargin.evaluate.predictions import write_predictions
+from clearmargin.files import write_json, write_whole
 from clearmargin.images.preprocess import Preprocessing, choose_preprocessing
 from clearmargin.images.read import read_image
 from clearmargin.models import build_model, check_model_name
@@ -40,14 +41,7 @@ from clearmargin.report.html import write_report
 from clearmargin.train.batches import TrainingImages
 from clearmargin.train.log import RunLog
 from clearmargin.train.loop import Fitted, fit_model
-from clearmargin.train.run_folder import (
-    describe_environment,
-    finish_run,
-    is_complete,
-    open_run,
-    write_json,
-    write_whole,
-)
+from clearmargin.train.run_folder import describe_environment, finish_run, is_complete, open_run
 from clearmargin.types import OPTIMISTIC_STAMP, Listener, OperatingPoint
 
 _PARITY_IMAGES = 32
@@ -116,7 +110,7 @@ def run_training(
         logits = Session(onnx).logits(store.images)
         temperature, point = calibrate(assignment, logits, config)
         predictions = build_predictions(assignment, logits, temperature, point)
-        write_whole(out / "predictions.csv", lambda path: write_predictions(predictions, path))
+        write_predictions(predictions, out / "predictions.csv")
         metrics = evaluate_predictions(
             predictions,
             point,

@@ -317,6 +317,15 @@ class TestLimits:
         assert caught.value.kind == "too_large"
         assert len(read_bytes(file, Limits(max_bytes=1001))) == 1001
 
+    def test_a_file_that_grows_while_it_is_read(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        file = tmp_path / "a.png"
+        file.write_bytes(b"x" * 10)
+        status = os.stat(file)
+        file.write_bytes(b"x" * 1000)
+        monkeypatch.setattr(os, "fstat", lambda handle: status)
+        with pytest.raises(ImageError, match="grew while it was read"):
+            read_bytes(file)
+
     def test_too_many_pixels_and_exactly_enough(self) -> None:
         data = encode(RGB, "PNG")
         with pytest.raises(ImageError, match="11 × 9 pixels, more than the limit of 98") as caught:

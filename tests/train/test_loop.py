@@ -194,7 +194,8 @@ def test_the_train_loss_can_be_monitored(run: Path) -> None:
     assert fitted.best_epoch == 1 + losses.index(min(losses))
 
 
-def test_the_moving_average_is_the_recursion_by_hand(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("most", [0.3, 0.999])
+def test_the_moving_average_is_the_recursion_by_hand(run: Path, monkeypatch: pytest.MonkeyPatch, most: float) -> None:
     steps: list[dict[str, Tensor]] = []
     update = loop._Trainer.update_average
 
@@ -203,11 +204,11 @@ def test_the_moving_average_is_the_recursion_by_hand(run: Path, monkeypatch: pyt
         update(self)
 
     monkeypatch.setattr(loop._Trainer, "update_average", watched)
-    fitted = train(run, toy_config(average_decay=0.3))
+    fitted = train(run, toy_config(average_decay=most))
     average = {name: tensor.double() for name, tensor in build_model("residual", (16, 16, 3)).state_dict().items()}
     assert len(steps) == 12
     for step, trained in enumerate(steps):
-        decay = min(0.3, (1 + step) / (10 + step))
+        decay = min(most, (1 + step) / (10 + step))
         average = {name: decay * value + (1 - decay) * trained[name] for name, value in average.items()}
     for name, tensor in weights(fitted).items():
         if tensor.is_floating_point():
@@ -220,6 +221,12 @@ def test_training_goes_on_from_its_own_weights_not_from_the_average(tmp_path: Pa
     with_average, without = (train(tmp_path / str(decay), toy_config(average_decay=decay)) for decay in (0.9, 0.0))
     losses = [[row["train_loss"] for row in fitted.history] for fitted in (with_average, without)]
     assert losses[0] == losses[1]
+
+
+def test_every_batch_of_every_epoch_is_seen_in_training_mode(run: Path) -> None:
+    fitted = train(run, toy_config("cancernet"))
+    counts = {int(tensor) for name, tensor in weights(fitted).items() if name.endswith("num_batches_tracked")}
+    assert counts == {12}
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_learning_rate(run: Path) -> None:

@@ -15,16 +15,13 @@ import pytest
 
 from clearmargin.config import dump_config, load_recipe, read_config
 from clearmargin.errors import ConfigError, DataError, UsageError
+from clearmargin.files import disk_errors, write_json, write_text, write_whole
 from clearmargin.train.run_folder import (
     LIBRARIES,
     describe_environment,
-    disk_errors,
     finish_run,
     is_complete,
     open_run,
-    write_json,
-    write_text,
-    write_whole,
 )
 
 CONFIG = load_recipe("cnn_50", {"data.root": "/images"})

@@ -25,7 +25,7 @@ def audit(
     from clearmargin import api
     from clearmargin.cli.progress import build_listener
     from clearmargin.cli.show import audit_summary
-    from clearmargin.errors import DataError
+    from clearmargin.files import disk_errors, write_text
 
     result = api.audit(
         data,
@@ -36,11 +36,8 @@ def audit(
         listener=build_listener(),
     )
     if fix_list is not None:
-        paths = result.fix_list()
-        try:
-            fix_list.write_text("".join(f"{path}\n" for path in paths), encoding="utf-8")
-        except OSError as error:
-            raise DataError(f"{fix_list}: cannot be written ({error.strerror}).") from None
+        with disk_errors(fix_list):
+            write_text(fix_list, "".join(f"{path}\n" for path in result.fix_list()))
     print(json.dumps(result.to_dict()) if as_json else audit_summary(result.to_dict()))
     if result.blocking:
         raise typer.Exit(3)

@@ -27,7 +27,8 @@ def split(
     from clearmargin import api
     from clearmargin.cli.progress import build_listener
     from clearmargin.cli.show import split_summary
-    from clearmargin.errors import DataError, UsageError
+    from clearmargin.errors import UsageError
+    from clearmargin.files import disk_errors, write_whole
 
     try:
         shares = [float(share) for share in fractions.split(",")]
@@ -46,11 +47,7 @@ def split(
         tolerance=tolerance,
         listener=build_listener(),
     )
-    partial = out.with_name(f".{out.name}.partial")
-    try:
+    with disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        table.to_csv(partial, index=False)
-        partial.replace(out)
-    except OSError as error:
-        raise DataError(f"{out}: cannot be written ({error.strerror}). Choose another file with --out.") from None
+        write_whole(out, lambda partial: table.to_csv(partial, index=False))
     print(split_summary(table, out))

@@ -182,7 +182,7 @@ def _quarantine_findings(
             Finding(
                 "missing",
                 "blocking",
-                f"{counted(len(missing), 'file does', 'files do')} not exist, the first is '{missing[0].path}'.",
+                f"files that do not exist: {len(missing):,} of {n_files:,}, the first is '{missing[0].path}'.",
                 "Correct the column 'path' (it is seen from the folder of the CSV), or remove the rows."
                 if from_table
                 else "Run again if files were being moved; remove links that lead nowhere.",

@@ -1,6 +1,6 @@
 """Who is trained on, who is validated on, who is tested on; patients never on two sides.
 
-The unit that is dealt out is a *group*: a patient, together with any patient who has an identical image
+The unit that is dealt out (in `deal.py`) is a *group*: a patient, together with any patient who has an identical image
 (by patient), or an image together with its identical copies (by image). So neither a person nor a
 picture can cross. Every split checks itself and carries a hash of its content.
 """
@@ -8,26 +8,22 @@ picture can cross. Every split checks itself and carries a hash of its content.
 from __future__ import annotations
 
 import hashlib
-import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from clearmargin.data.deal import By, deal_groups
 from clearmargin.data.manifest import Manifest
 from clearmargin.data.sources.csv import read_table
 from clearmargin.data.walk import SPLIT_FOLDERS
 from clearmargin.errors import DataError, SplitError, UsageError
 from clearmargin.types import LABEL_NAMES, SPLITS, Protocol
 
-By = Literal["patient", "image"]
 SPLIT_COLUMNS = ("path", "patient_id", "label", "split")
-_TRIALS = 1_000
-_MAX_DRAWS = 4_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +78,7 @@ def split_manifest(
         SplitError: patients are not known, too few, or no deal puts both classes in each part.
     """
     groups = _groups(manifest, by)
-    dealt = _deal(groups, manifest.labels(), np.asarray(fractions), minimum=(1, 1, 2), seed=seed, by=by)
+    dealt = deal_groups(groups, manifest.labels(), np.asarray(fractions), minimum=(1, 1, 2), seed=seed, by=by)
     assignment = Assignment(manifest, np.asarray(SPLITS)[dealt][groups], by)
     check_split(assignment)
     return assignment
@@ -122,7 +118,7 @@ def official_split(
         pool = manifest.keep(splits == "train")
         shares = np.asarray(fractions[:2]) / sum(fractions[:2])
         groups = _groups(pool, by)
-        dealt = _deal(groups, pool.labels(), shares, minimum=(1, 1), seed=seed, by=by)
+        dealt = deal_groups(groups, pool.labels(), shares, minimum=(1, 1), seed=seed, by=by)
         splits = splits.astype(f"<U{len('validation')}")
         splits[inside] = np.asarray(SPLITS[:2])[dealt][groups]
     assignment = Assignment(manifest, splits, "official")
@@ -198,22 +194,25 @@ def read_split(path: Path, manifest: Manifest, *, by: By = "patient") -> Assignm
 
 
 def check_split(assignment: Assignment) -> None:
-    """Passes when each part has both classes and, unless the split is by image, no patient is in two parts.
+    """Passes when each part has both classes, no image is in two and, unless the split is by image, no patient is.
 
     Raises:
-        SplitError: names the patient or the part.
+        SplitError: names the patient, the image or the part.
     """
-    frame = assignment.manifest.frame
+    frame = assignment.manifest.frame.assign(split=assignment.splits)
     if assignment.protocol != "image":
-        placed = frame.assign(split=assignment.splits).loc[frame["patient_id"].notna()]
-        parts = placed.groupby("patient_id")["split"].nunique()
-        for patient in parts.index[parts > 1][:1]:
-            mine = placed.loc[placed["patient_id"] == patient, "split"]
-            where = " and ".join(f"'{name}'" for name in sorted(mine.unique()))
+        mine, where = _first_crossing(frame, "patient_id")
+        if len(mine):
             raise SplitError(
-                f"patient '{patient}' is in both {where} ({len(mine):,} images). "
+                f"patient '{mine['patient_id'].iloc[0]}' is in both {where} ({len(mine):,} images). "
                 'Run "clearmargin split DATA --by patient --out CSV" to rebuild the split.'
             )
+    copies, where = _first_crossing(frame, "sha256")
+    if len(copies):
+        raise SplitError(
+            f"'{copies['path'].iloc[0]}' and its identical copies are in both {where} ({len(copies):,} images). "
+            "Leave copies out with 'clearmargin audit DATA --fix-list FILE' and --exclude FILE, or rebuild the split."
+        )
     for name in SPLITS:
         labels = frame["label"].to_numpy()[assignment.rows(name)]
         for label, word in enumerate(LABEL_NAMES):
@@ -222,6 +221,13 @@ def check_split(assignment: Assignment) -> None:
                     f"the {name} part has no {word} image ({len(labels):,} images in all). "
                     "Add patients, change --fractions, or try another --seed."
                 )
+
+
+def _first_crossing(frame: pd.DataFrame, column: str) -> tuple[pd.DataFrame, str]:
+    """The rows of the first value of the column that is in more than one split, and these splits in words."""
+    parts = frame.groupby(column)["split"].nunique()
+    rows = frame.loc[frame[column].isin(parts.index[parts > 1][:1])]
+    return rows, " and ".join(f"'{name}'" for name in sorted(rows["split"].unique()))
 
 
 def _groups(manifest: Manifest, by: By) -> NDArray[np.intp]:
@@ -241,108 +247,6 @@ def _groups(manifest: Manifest, by: By) -> NDArray[np.intp]:
     component = connected_components(links, directed=False)[1][: len(distinct)]
     renumbered = pd.factorize(component)[0]  # in order of the sorted names
     return np.asarray(renumbered[units], dtype=np.intp)
-
-
-def _deal(
-    groups: NDArray[np.intp],
-    labels: NDArray[np.int8],
-    fractions: NDArray[np.float64],
-    *,
-    minimum: tuple[int, ...],
-    seed: int,
-    by: By,
-) -> NDArray[np.intp]:
-    """(G,) the part of each group: the best of many random deals."""
-    n_groups = int(groups.max()) + 1
-    benign = np.bincount(groups[labels == 0], minlength=n_groups)
-    malignant = np.bincount(groups[labels == 1], minlength=n_groups)
-    sizes = _part_sizes(n_groups, fractions, minimum, by=by, n_mixed=int(((benign > 0) & (malignant > 0)).sum()))
-    generator = np.random.default_rng(seed)
-    orders = (generator.permutation(n_groups) for _ in range(int(np.clip(_MAX_DRAWS // n_groups, 20, _TRIALS))))
-    best = _best_order(orders, benign, malignant, sizes=sizes, fractions=fractions)
-    if best is None:  # one class is so rare that chance does not put it everywhere
-        spread = (_spread_classes(benign, malignant, sizes, generator) for _ in range(20))
-        orders = (order for order in spread if order is not None)
-        best = _best_order(orders, benign, malignant, sizes=sizes, fractions=fractions)
-    if best is None:
-        with_benign, with_malignant = int((benign > 0).sum()), int((malignant > 0).sum())
-        raise SplitError(
-            f"no split of {n_groups} {by}s into {len(sizes)} parts has both classes in each part "
-            f"({with_benign} have benign, {with_malignant} have malignant images). Add {by}s of the rarer class."
-        )
-    parts: NDArray[np.intp] = np.empty(n_groups, dtype=np.intp)
-    parts[best] = np.repeat(np.arange(len(sizes)), sizes)
-    return parts
-
-
-def _best_order(
-    orders: Iterable[NDArray[np.intp]],
-    benign: NDArray[np.intp],
-    malignant: NDArray[np.intp],
-    *,
-    sizes: NDArray[np.intp],
-    fractions: NDArray[np.float64],
-) -> NDArray[np.intp] | None:
-    """The order of the groups whose parts come nearest to the fractions; None when none has both classes in each."""
-    traits = np.stack([benign, malignant, malignant == 0, benign == 0, (benign > 0) & (malignant > 0)], axis=1)
-    traits = traits[:, traits.sum(axis=0) > 0].astype(np.float64)
-    shares = traits / traits.sum(axis=0)
-    bounds = np.concatenate([[0], np.cumsum(sizes)])
-    best, best_cost = None, np.inf
-    for order in orders:
-        got = np.stack([shares[order[start:end]].sum(axis=0) for start, end in itertools.pairwise(bounds)])
-        if (got[:, :2] <= 0).any():
-            continue
-        cost = float((((got - fractions[:, None]) / fractions[:, None]) ** 2).sum())
-        if cost < best_cost:
-            best, best_cost = order, cost
-    return best
-
-
-def _spread_classes(
-    benign: NDArray[np.intp], malignant: NDArray[np.intp], sizes: NDArray[np.intp], generator: np.random.Generator
-) -> NDArray[np.intp] | None:
-    """A random order of the groups with both classes in each part, by construction; None when there is none."""
-    shuffled = generator.permutation(len(benign))
-    is_mixed = (benign > 0) & (malignant > 0)
-    mixed = shuffled[is_mixed[shuffled]].tolist()
-    pure = [shuffled[~is_mixed[shuffled] & (counts[shuffled] > 0)].tolist() for counts in (benign, malignant)]
-    first: dict[int, list[int]] = {}
-    for part in np.argsort(sizes).tolist():  # a part of one group can only have a mixed one
-        if mixed:
-            first[part] = [mixed.pop()]
-        elif sizes[part] > 1 and all(pure):
-            first[part] = [groups.pop() for groups in pure]
-        else:
-            return None
-    rest = iter(generator.permutation([*mixed, *pure[0], *pure[1]]).tolist())
-    filled = [[*first[part], *itertools.islice(rest, int(size) - len(first[part]))] for part, size in enumerate(sizes)]
-    return np.asarray(list(itertools.chain.from_iterable(filled)), dtype=np.intp)
-
-
-def _part_sizes(
-    n_groups: int, fractions: NDArray[np.float64], minimum: tuple[int, ...], *, by: By, n_mixed: int
-) -> NDArray[np.intp]:
-    if n_groups < sum(minimum):
-        needed = ", ".join(f"{count} in {name}" for name, count in zip(SPLITS, minimum, strict=False))
-        there = f"there is only one {by}" if n_groups == 1 else f"there are only {n_groups} {by}s"
-        raise SplitError(
-            f"{there}; a split by {by} needs at least {sum(minimum)} ({needed}), "
-            f"or the figures could have no interval. Add {by}s"
-            + (", or go on with --by image (optimistic, and stamped so)." if by == "patient" else ".")
-        )
-    floor = np.asarray(minimum)
-    too_few_mixed = n_mixed < (floor == 1).sum()  # a part of one group has both classes only if the group has
-    if n_groups >= (2 if too_few_mixed else 3) * len(floor):
-        floor = np.maximum(floor, 2)  # a threshold from one patient is no threshold
-    sizes = np.maximum(np.floor(fractions * n_groups + 0.5).astype(np.intp), floor)
-    while sizes.sum() != n_groups:
-        step = 1 if sizes.sum() < n_groups else -1
-        distance = (sizes + step) / n_groups - fractions
-        allowed = sizes + step >= floor
-        sizes[np.flatnonzero(allowed)[np.argmin(step * distance[allowed])]] += step
-    result: NDArray[np.intp] = sizes
-    return result
 
 
 def _no_patients(manifest: Manifest) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
 import zlib
@@ -195,9 +196,9 @@ def _checksum(block: NDArray[np.uint8]) -> int:
 
 
 def _disk_problem(error: OSError, home: Path, n: int, preprocessing: Preprocessing) -> str:
-    needed = n * int(np.prod(preprocessing.shape)) / 2**20
+    needed = math.ceil(n * int(np.prod(preprocessing.shape)) / 2**20)
     what = "the disk is full" if error.errno == errno.ENOSPC else f"cannot be written ({error.strerror or error})"
     return (
-        f"{home}: {what}; packing {n:,} images needs {needed:,.0f} MB. "
+        f"{home}: {what}; packing {n:,} images needs {needed:,} MB. "
         "Free some space, or set CLEARMARGIN_CACHE to a folder on another disk."
     )

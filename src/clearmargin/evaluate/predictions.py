@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import os
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from clearmargin.errors import DataError, closest
+from clearmargin.files import write_whole
 from clearmargin.types import LABEL_NAMES, PREDICTION_COLUMNS, SPLITS
 
 DECISIONS = (*LABEL_NAMES, "abstain")
@@ -103,12 +103,9 @@ def write_predictions(frame: pd.DataFrame, path: Path) -> None:
     # The writer leaves a lone carriage return bare, and readers take it for the end of the row.
     odd = any(table[name].str.contains("\r", regex=False, na=False).any() for name in _TEXT_COLUMNS)
     quoting: Literal[0, 2] = csv.QUOTE_NONNUMERIC if odd else csv.QUOTE_MINIMAL
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        table.to_csv(partial, index=False, lineterminator="\n", encoding="utf-8", quoting=quoting)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(
+        path, lambda partial: table.to_csv(partial, index=False, lineterminator="\n", encoding="utf-8", quoting=quoting)
+    )
 
 
 def _with_types(frame: pd.DataFrame) -> pd.DataFrame:

@@ -98,7 +98,10 @@ def read_bytes(path: str | Path, limits: Limits = Limits()) -> bytes:
             if status.st_size > limits.max_bytes:
                 raise _too_many_bytes(name, status.st_size, limits)
             with open(handle, "rb", closefd=False) as file:
-                data = file.read(limits.max_bytes + 1)
+                # Not max_bytes: the buffer of the size asked for is allocated whole.
+                data = file.read(status.st_size + 1)
+            if len(data) > status.st_size:
+                raise ImageError("unreadable", name, "grew while it was read; wait until it is written")
         finally:
             os.close(handle)
     except FileNotFoundError:
@@ -106,8 +109,6 @@ def read_bytes(path: str | Path, limits: Limits = Limits()) -> bytes:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ImageError("unreadable", name, f"cannot be opened ({reason})") from None
-    if len(data) > limits.max_bytes:
-        raise _too_many_bytes(name, len(data), limits)  # it grew meanwhile
     if not data:
         raise ImageError("empty", name, "the file is empty (0 bytes)")
     return data

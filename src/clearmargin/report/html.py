@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from clearmargin.evaluate.calibration import reliability_bins
 from clearmargin.evaluate.evaluation import format_classification_report
+from clearmargin.files import write_text
 from clearmargin.report import gallery, plots, provenance, results, words
 from clearmargin.report.patients import FEW_IMAGES, patient_table
 from clearmargin.report.run_files import RunFiles, read_run
@@ -52,9 +53,8 @@ def write_report(run: Path, *, load_image: Callable[[str], NDArray[np.uint8]]) -
         ConfigError: config.toml has settings that this version does not know.
     """
     text = render_report(read_run(run), load_image=load_image)
-    target, temporary = run / "report.html", run / ".report.html.partial"
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(target)
+    target = run / "report.html"
+    write_text(target, text)
     return target
 
 

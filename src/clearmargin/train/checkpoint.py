@@ -21,6 +21,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from clearmargin.errors import DataError
+from clearmargin.files import write_whole
 
 FILE_NAME = "state.safetensors"
 
@@ -76,12 +77,14 @@ def write_checkpoint(folder: Path, state: State, fingerprint: str) -> None:
     # clone: safetensors refuses tensors that share memory, as a model and its average may.
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     header["checksum"] = _checksum(header, plain)
-    partial = folder / f"{FILE_NAME}.partial"
-    with partial.open("wb") as file:
-        file.write(save(plain, metadata=header))
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(folder / FILE_NAME)
+
+    def write(partial: Path) -> None:
+        with partial.open("wb") as file:
+            file.write(save(plain, metadata=header))
+            file.flush()
+            os.fsync(file.fileno())
+
+    write_whole(folder / FILE_NAME, write)
 
 
 def read_checkpoint(folder: Path, fingerprint: str) -> State | None:

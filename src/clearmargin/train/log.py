@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from clearmargin.files import write_whole
 from clearmargin.types import Listener
 
 HISTORY_COLUMNS = (
@@ -66,9 +67,11 @@ class RunLog(Listener):
 
 def write_history(path: Path, history: Sequence[Mapping[str, float]]) -> None:
     """Writes history.csv anew under another name and renames it."""
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, HISTORY_COLUMNS)
-        writer.writeheader()
-        writer.writerows(history)
-    partial.replace(path)
+
+    def write(partial: Path) -> None:
+        with partial.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, HISTORY_COLUMNS)
+            writer.writeheader()
+            writer.writerows(history)
+
+    write_whole(path, write)

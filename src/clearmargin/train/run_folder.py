@@ -6,12 +6,10 @@ predictions.csv metrics.json report.html bundle/ checkpoint/ run.json
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import json
 import os
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -22,11 +20,11 @@ from filelock import FileLock, Timeout
 
 from clearmargin import __version__
 from clearmargin.config import RunConfig, dump_config, read_config
-from clearmargin.errors import ConfigError, DataError, UsageError
+from clearmargin.errors import ConfigError, UsageError
+from clearmargin.files import disk_errors, partial_path, write_json, write_text
 
 LIBRARIES = ("torch", "lightning-fabric", "onnx", "onnxruntime", "numpy", "pandas", "pillow", "scikit-learn", "scipy")
 _HASHED = ("config.toml", "manifest.parquet", "split.csv", "predictions.csv", "metrics.json", "bundle/SHA256SUMS")
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EIO)
 
 
 def is_complete(run: Path) -> bool:
@@ -88,52 +86,9 @@ def describe_environment(command: str) -> dict[str, Any]:
     }
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes strict JSON (no NaN) under another name and renames it."""
-    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes the text under another name and renames it."""
-    write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Lets `write` fill another file of the same extension, then renames it to `path`."""
-    partial = _partial(path)
-    try:
-        write(partial)
-        partial.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)  # on a full disk it only takes space
-        raise
-
-
 def now() -> str:
     """The time in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-@contextmanager
-def disk_errors(place: Path) -> Iterator[None]:
-    """A full or read-only disk becomes one clear line.
-
-    Raises:
-        DataError: an OSError of that kind came up inside.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _DISK_ERRORS:
-            raise
-        what = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else f"not writable ({error.strerror})"
-        where = error.filename or place
-        raise DataError(f"{where}: {what}. Free some space or choose another folder with --out.") from None
-
-
-def _partial(path: Path) -> Path:
-    return path.with_name(f".{path.stem}.partial{path.suffix}")
 
 
 def _check_free(run: Path, *, resume: bool) -> None:
@@ -142,7 +97,7 @@ def _check_free(run: Path, *, resume: bool) -> None:
     if not run.is_dir():
         raise UsageError(f"{run}: is a file; give a folder that does not exist yet with --out.")
     # What a run that was killed at once may have left behind.
-    own = {".lock", _partial(run / "config.toml").name}
+    own = {".lock", partial_path(run / "config.toml").name}
     names = {entry.name for entry in run.iterdir()} - own
     if not names:
         return

@@ -1,0 +1,58 @@
+"""Writing files so that a reader finds them whole or not at all, and a full disk as one clear line."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from clearmargin.errors import DataError
+
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EIO)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes strict JSON (no NaN) under another name and renames it."""
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes the text under another name and renames it."""
+    write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Lets `write` fill another file of the same extension, then renames it to `path`."""
+    partial = partial_path(path)
+    try:
+        write(partial)
+        partial.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)  # on a full disk it only takes space
+        raise
+
+
+def partial_path(path: Path) -> Path:
+    """Where `path` is written before it is renamed: hidden, beside it, of the same extension."""
+    return path.with_name(f".{path.stem}.partial{path.suffix}")
+
+
+@contextmanager
+def disk_errors(place: Path) -> Iterator[None]:
+    """A full or read-only disk becomes one clear line.
+
+    Raises:
+        DataError: an OSError of that kind came up inside.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        what = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else f"not writable ({error.strerror})"
+        where = error.filename or place
+        raise DataError(f"{where}: {what}. Free some space or choose another folder with --out.") from None
