@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clearmargin.decision import probability
-from clearmargin.evaluate import metrics
-from clearmargin.evaluate.bootstrap import draw_units, patient_intervals, resampled_figures
+from clearmargin.evaluation import metrics
+from clearmargin.evaluation.bootstrap import draw_units, patient_intervals, resampled_figures
 
 THRESHOLD = 0.3
 

@@ -22,8 +22,8 @@ from clearmargin.data.sources import read_source
 from clearmargin.data.store import pack_store
 from clearmargin.images.preprocess import Preprocessing, choose_preprocessing
 from clearmargin.models import build_model
-from clearmargin.train.batches import TrainingImages
-from clearmargin.train.loop import choose_precision, fit_model
+from clearmargin.training.batches import TrainingImages
+from clearmargin.training.loop import choose_precision, fit_model
 from images import add_options, folder_of
 
 

@@ -10,9 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny batches: more threads only wait for each other
+
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.load_profile("same")
 
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

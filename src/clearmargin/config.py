@@ -129,7 +129,7 @@ class TrainSettings(_Section):
     optimizer: Literal["adam", "adamw", "adagrad"] = "adam"
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     learning_rate_decay: Annotated[float, Field(ge=0)] = 0.0
-    """Adagrad only: the rate at step t is learning_rate / (1 + learning_rate_decay * t)."""
+    """At step t the rate is divided by 1 + learning_rate_decay * t, as in Keras."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     epsilon: Annotated[float, Field(gt=0)] = 1e-8
     """Of the optimizer; Keras uses 1e-7."""

@@ -2,7 +2,7 @@
 
 Evaluation, the command line, Python, REST and slides all decide with this code, so that a figure in
 the report and a decision on a new image can never disagree. Choosing the temperature and the
-threshold is elsewhere (`evaluate/`); here they are only applied.
+threshold is elsewhere (`evaluation/`); here they are only applied.
 """
 
 from __future__ import annotations

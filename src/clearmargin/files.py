@@ -11,7 +11,17 @@ from typing import Any
 
 from clearmargin.errors import DataError
 
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EIO)
+_DISK_ERRORS = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EIO,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 Nothing here computes. A label is 1 for malignant and 0 for benign, and a probability is always of
 *malignant*. The reading and writing of the tables whose columns are named here is elsewhere
-(`data/manifest.py`, `evaluate/predictions.py`).
+(`data/manifest.py`, `evaluation/predictions.py`).
 """
 
 from __future__ import annotations

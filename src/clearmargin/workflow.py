@@ -18,6 +18,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from clearmargin import __version__
 from clearmargin.bundle.export import export_onnx
 from clearmargin.bundle.schema import Architecture, Lineage, ModelFile
 from clearmargin.bundle.write import write_bundle
@@ -27,10 +28,10 @@ from clearmargin.data.manifest import Manifest, data_hash, write_manifest
 from clearmargin.data.split import Assignment, official_split, read_split, split_manifest
 from clearmargin.data.store import Store, pack_store
 from clearmargin.decision import decide, probability
-from clearmargin.evaluate.calibration import fit_temperature
-from clearmargin.evaluate.evaluation import evaluate_predictions
-from clearmargin.evaluate.operating_point import choose_operating_point
-from clearmargin.evaluate.predictions import write_predictions
+from clearmargin.evaluation.assemble import evaluate_predictions
+from clearmargin.evaluation.calibration import fit_temperature
+from clearmargin.evaluation.operating_point import choose_operating_point
+from clearmargin.evaluation.predictions import write_predictions
 from clearmargin.files import write_json, write_whole
 from clearmargin.images.preprocess import Preprocessing, choose_preprocessing
 from clearmargin.images.read import read_image
@@ -38,10 +39,10 @@ from clearmargin.models import build_model, check_model_name
 from clearmargin.models.contract import count_parameters
 from clearmargin.predict.session import Session
 from clearmargin.report.html import write_report
-from clearmargin.train.batches import TrainingImages
-from clearmargin.train.log import RunLog
-from clearmargin.train.loop import Fitted, fit_model
-from clearmargin.train.run_folder import describe_environment, finish_run, is_complete, open_run
+from clearmargin.training.batches import TrainingImages
+from clearmargin.training.log import RunLog
+from clearmargin.training.loop import Fitted, choose_precision, fit_model
+from clearmargin.training.run_folder import describe_environment, finish_run, is_complete, open_run
 from clearmargin.types import OPTIMISTIC_STAMP, Listener, OperatingPoint
 
 _PARITY_IMAGES = 32
@@ -204,7 +205,11 @@ def _fit(
     out: Path,
     listener: Listener,
 ) -> Fitted:
-    identity = f"{dump_config(config)}{data_hash(assignment.manifest)}{assignment.sha256}"
+    # What `auto` stands for may differ on the machine where a run is resumed.
+    identity = (
+        f"{__version__}{choose_precision(config.train)}"
+        f"{dump_config(config)}{data_hash(assignment.manifest)}{assignment.sha256}"
+    )
     images = TrainingImages(
         store.images, assignment.manifest.labels(), assignment.rows("train"), assignment.rows("validation")
     )

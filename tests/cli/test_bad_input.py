@@ -271,3 +271,21 @@ def test_bug_of_ours_is_exit_code_1_with_a_way_to_report_it(call: Call, monkeypa
     assert "--debug" in answer.error
     with pytest.raises(RuntimeError):
         call("audit", "x", "--debug")
+
+
+@pytest.mark.parametrize("name", ["x" * 100_000, "a\0b", "\udcff.png"])
+def test_impossible_names_are_answered_like_missing_ones(call: Call, small_run: SmallRun, name: str) -> None:
+    for command in (
+        ["predict", small_run.folder, name],
+        ["audit", name],
+        ["train", name, "--out", small_run.folder / "x"],
+    ):
+        answer = call(*command)
+        assert answer.code == 3
+        assert "no such file or folder" in answer.error
+    assert call("predict", name, small_run.data).code == 4
+
+
+def test_run_folder_with_an_impossible_name(call: Call, make_folder: Callable[..., Path]) -> None:
+    data = make_folder()
+    assert call("train", data, "--out", data.parent / ("x" * 300)).code == 3

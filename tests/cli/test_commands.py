@@ -18,6 +18,7 @@ import pytest
 from tests.cli.conftest import Answer, SmallRun
 
 from clearmargin.cli import COMMANDS
+from clearmargin.evaluation.predictions import read_predictions
 
 Call = Callable[..., Answer]
 
@@ -65,7 +66,7 @@ def test_no_patient_is_on_two_sides_of_a_run(small_run: SmallRun) -> None:
 
 
 def test_stored_decisions_and_probabilities_follow_from_the_bundle(small_run: SmallRun) -> None:
-    predictions = pd.read_csv(small_run.folder / "predictions.csv", float_precision="round_trip")
+    predictions = read_predictions(small_run.folder / "predictions.csv")
     model = json.loads((small_run.folder / "bundle" / "model.json").read_text())
     point = model["operating_points"][model["operating_point"]]
     expected = 1 / (1 + np.exp(-predictions["logit"] / model["temperature"]))
@@ -81,7 +82,7 @@ def test_predict_repeats_the_probabilities_of_the_run(call: Call, small_run: Sma
     rows = pd.DataFrame([json.loads(line) for line in answer.out.splitlines()])
     assert list(rows.columns) == ["path", "patient_id", "slide_id", "x", "y", "probability", "decision", "reason"]
     stored = pd.read_csv(small_run.folder / "predictions.csv").set_index("path")
-    both = rows.set_index(rows["path"].map(os.path.abspath)).join(stored, rsuffix="_stored")
+    both = rows.set_index(rows["path"].map(os.path.abspath)).join(stored.add_suffix("_stored"))
     np.testing.assert_allclose(both["probability"], both["probability_stored"], atol=1e-6)
     assert (both["decision"] == both["decision_stored"]).all()
     assert (both["patient_id"] == both["patient_id_stored"]).all()

@@ -98,7 +98,7 @@ def can_be_split(counts: Counts, sizes_at_least: tuple[int, ...] = (1, 1, 2)) ->
 
 
 class TestByPatient:
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=100, deadline=None)
     @given(counts=counts_of_patients, seed=st.integers(0, 5))
     def test_is_honest_whenever_that_is_possible_and_an_error_otherwise(self, counts: Counts, seed: int) -> None:
         manifest = cohort(counts)
@@ -108,7 +108,7 @@ class TestByPatient:
             with pytest.raises(SplitError, match="patient"):
                 split_manifest(manifest, seed=seed)
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=40, deadline=None)
     @given(counts=counts_of_patients, seed=st.integers(0, 5), order=st.integers(0, 1000))
     def test_the_same_seed_gives_the_same_split_in_any_order_of_rows(
         self, counts: Counts, seed: int, order: int
@@ -228,7 +228,7 @@ class TestByPatient:
 
 
 class TestByImage:
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=40, deadline=None)
     @given(
         n=st.tuples(st.integers(0, 40), st.integers(0, 40)),
         pairs=st.lists(st.tuples(st.integers(0, 79), st.integers(0, 79)), max_size=10),

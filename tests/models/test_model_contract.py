@@ -20,7 +20,7 @@ from clearmargin.models.contract import (
     normalise,
     scale_pixels,
 )
-from clearmargin.train.objective import cross_entropy
+from clearmargin.training.objective import cross_entropy
 
 SHAPES = [(32, 32, 3), (24, 40, 3), (40, 24, 1)]
 every_model = pytest.mark.parametrize("name", MODELS)

@@ -15,8 +15,8 @@ import pytest
 from numpy.typing import NDArray
 
 from clearmargin.config import RunConfig, TrainSettings, dump_config
-from clearmargin.evaluate.evaluation import evaluate_predictions
-from clearmargin.evaluate.predictions import write_predictions
+from clearmargin.evaluation.assemble import evaluate_predictions
+from clearmargin.evaluation.predictions import write_predictions
 from clearmargin.report.html import write_report
 from clearmargin.types import LABEL_NAMES, SPLITS, OperatingPoint
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clearmargin.evaluate.calibration import reliability_bins
+from clearmargin.evaluation.calibration import reliability_bins
 from clearmargin.report import plots
 
 RNG = np.random.default_rng(5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +44,7 @@ def find_bundle(path: Path | str) -> Path:
         BundleError: neither; says what is missing.
     """
     place = Path(path)
-    if not place.exists():
+    if not os.path.exists(place):  # where Path raises, for a name that is too long, os.path says no
         raise BundleError(f"{path}: no such bundle. Give a bundle folder or the run folder that holds one.")
     for folder in (place, place / "bundle"):
         if (folder / SUMS).is_file() and (folder / "model.json").is_file():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import glob
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from clearmargin.cli.show import one_line
+from clearmargin.errors import one_line
 
 if TYPE_CHECKING:
     from clearmargin.types import Prediction, Record
@@ -66,20 +67,21 @@ def _records_of_path(path: str) -> list[Record]:
     from clearmargin.errors import DataError
 
     place = Path(path)
-    if place.is_dir():
+    # os.path answers no, where Path raises, for a name that is too long or holds a null byte.
+    if os.path.isdir(path):
         found = [str(place / name) for name in walk_files(place) if is_image(name)]
         if not found:
             raise DataError(f"{path}: no images in this folder.")
         return [_record(name) for name in found]
-    if place.suffix.lower() in (".csv", ".parquet") and place.is_file():
+    if place.suffix.lower() in (".csv", ".parquet") and os.path.isfile(path):
         return _manifest_records(place)
-    if place.exists() or place.is_symlink():
+    if os.path.lexists(path):
         return [_record(path)]
     if any(character in path for character in "*?["):
         matches = sorted(glob.glob(path, recursive=True))
         if not matches:
             raise DataError(f"{path}: no file matches.")
-        files = [match for match in matches if Path(match).is_file()]
+        files = [match for match in matches if os.path.isfile(match)]
         return [_record(match) for match in files if is_image(match) or len(files) == 1]
     raise DataError(f"{path}: no such file or folder.")
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clearmargin.errors import one_line
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -90,12 +92,3 @@ def _figure(figure: Mapping[str, Any]) -> str:
         return f"{'-':>7}   {figure['reason']}"
     interval = f"{figure['ci'][0]:.3f} to {figure['ci'][1]:.3f}" if figure["ci"] else f"none: {figure['reason']}"
     return f"{figure['value']:>7.3f}   {interval}"
-
-
-def one_line(text: str) -> str:
-    r"""The text with line breaks and terminal codes, which a file name may hold, written out.
-
-    >>> one_line("a\nb")
-    'a\\nb'
-    """
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)

@@ -44,8 +44,8 @@ class Preprocessing(BaseModel):
     interpolation: Literal["nearest", "bilinear", "area"] = "area"
     bit_depth: Literal["full_range"] = "full_range"
     """16-bit values are divided by 257: the container's range, not the image's, becomes 0 to 255."""
-    mean: float = 0.0
-    std: float = 1.0
+    mean: Annotated[float, Field(ge=0, le=1)] = 0.0
+    std: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -17,8 +17,8 @@ import pandas as pd
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from clearmargin.evaluate.calibration import reliability_bins
-from clearmargin.evaluate.evaluation import format_classification_report
+from clearmargin.evaluation.assemble import format_classification_report
+from clearmargin.evaluation.calibration import reliability_bins
 from clearmargin.files import write_text
 from clearmargin.report import gallery, plots, provenance, results, words
 from clearmargin.report.patients import FEW_IMAGES, patient_table

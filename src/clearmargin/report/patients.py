@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from clearmargin.evaluate.metrics import auroc
+from clearmargin.evaluation.metrics import auroc
 from clearmargin.types import MALIGNANT
 
 FEW_IMAGES = 10

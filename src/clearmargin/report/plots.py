@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from clearmargin.evaluate.calibration import ReliabilityBins
+from clearmargin.evaluation.calibration import ReliabilityBins
 from clearmargin.report.svg import ACCENT, GRID, INK, MUTED, NEUTRAL, drawing, legend_above, render
 from clearmargin.types import LABEL_NAMES
 

@@ -16,7 +16,7 @@ import pandas as pd
 
 from clearmargin.config import RunConfig, read_config
 from clearmargin.errors import DataError
-from clearmargin.evaluate.predictions import read_predictions
+from clearmargin.evaluation.predictions import read_predictions
 from clearmargin.types import SPLITS, Split
 
 Values = Mapping[str, Any]

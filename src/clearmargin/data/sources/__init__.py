@@ -52,7 +52,7 @@ def read_source(data: Path | str, *, source: str | None = None, patient_regex: s
         raise UnknownName("source", source, SOURCES)
     if written_name(str(path)) != str(path):
         raise DataError(f"{data}: a folder whose name is not Unicode cannot be written down. Rename it.")
-    if not path.exists():
+    if not os.path.exists(path):
         raise DataError(f"{data}: no such file or folder. Give the folder that holds your images.")
     name = source or next((name for name, entry in SOURCES.items() if entry.recognises(path)), None)
     if name is None:

@@ -12,8 +12,8 @@ from scipy import stats
 from sklearn import metrics as oracle
 
 from clearmargin.errors import DataError
-from clearmargin.evaluate import bootstrap, metrics
-from clearmargin.evaluate.bootstrap import (
+from clearmargin.evaluation import bootstrap, metrics
+from clearmargin.evaluation.bootstrap import (
     agreement_interval,
     draw_units,
     patient_intervals,

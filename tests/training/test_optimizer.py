@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from clearmargin.config import TrainSettings, load_recipe
-from clearmargin.train.optimizer import build_optimizer, learning_rate
+from clearmargin.training.optimizer import build_optimizer, learning_rate
 
 
 def rates(steps_per_epoch: int = 5, **settings: Any) -> list[float]:

@@ -14,7 +14,7 @@ from scipy import optimize, stats
 
 from clearmargin.decision import probability
 from clearmargin.errors import DataError
-from clearmargin.evaluate.metrics import Floats, Labels, Probabilities, bin_index
+from clearmargin.evaluation.metrics import Floats, Labels, Probabilities, bin_index
 from clearmargin.types import LABEL_NAMES
 
 TEMPERATURE_RANGE = (0.05, 20.0)

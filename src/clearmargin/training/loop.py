@@ -24,16 +24,16 @@ from torch import Tensor
 
 from clearmargin.config import RunConfig, TrainSettings
 from clearmargin.errors import ConfigError, DataError, Interrupted
-from clearmargin.evaluate.metrics import auroc
+from clearmargin.evaluation.metrics import auroc
 from clearmargin.images.preprocess import Preprocessing
 from clearmargin.models.contract import Classifier, normalise, scale_pixels
-from clearmargin.train.augment import augment
-from clearmargin.train.batches import TrainingImages, batch_bounds, derive_seed, epoch_order, gather
-from clearmargin.train.checkpoint import Progress, State, copy_state, read_checkpoint, write_checkpoint
-from clearmargin.train.log import write_history
-from clearmargin.train.objective import class_weights, cross_entropy
-from clearmargin.train.optimizer import build_optimizer, learning_rate
-from clearmargin.train.stop import StopRequest
+from clearmargin.training.augment import augment
+from clearmargin.training.batches import TrainingImages, batch_bounds, derive_seed, epoch_order, gather
+from clearmargin.training.checkpoint import Progress, State, copy_state, read_checkpoint, write_checkpoint
+from clearmargin.training.log import write_history
+from clearmargin.training.objective import class_weights, cross_entropy
+from clearmargin.training.optimizer import build_optimizer, learning_rate
+from clearmargin.training.stop import StopRequest
 from clearmargin.types import Listener
 
 _DROPOUT, _AUGMENT = 0, 1  # what a batch's random numbers are for

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn import metrics as oracle
 
-from clearmargin.evaluate import metrics
+from clearmargin.evaluation import metrics
 
 Cases = tuple[NDArray[np.int64], NDArray[np.float64]]
 

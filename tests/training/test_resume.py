@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from tests.train.toy_training import (
+from tests.training.toy_training import (
     Heard,
     lasting,
     toy_config,
@@ -25,7 +25,7 @@ from tests.train.toy_training import (
 
 from clearmargin.config import RunConfig
 from clearmargin.errors import Interrupted
-from clearmargin.train.loop import Fitted
+from clearmargin.training.loop import Fitted
 
 RUNS: dict[str, tuple[RunConfig, int]] = {
     "default: adamw, cosine, moving average, stain, dropout": (toy_config(), 16),
@@ -122,7 +122,7 @@ def test_a_short_epoch_is_saved_once_at_its_end(run: Path, monkeypatch: pytest.M
 
 
 def count_saves(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    from clearmargin.train import loop
+    from clearmargin.training import loop
 
     saved: list[tuple[int, int]] = []
     write = loop.write_checkpoint
@@ -139,7 +139,7 @@ def test_a_run_killed_again_and_again_is_the_uninterrupted_run(tmp_path: Path) -
     config = toy_config(epochs=6, checkpoint_minutes=1e-9).model_copy(update={"deterministic": True})
     whole = train(tmp_path / "whole", config)
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["clearmargin.train.loop", "clearmargin.models"])
+    processes.set_forkserver_preload(["clearmargin.training.loop", "clearmargin.models"])
     moments = random.Random(3)
     killed = 0
     for _ in range(5):

@@ -3,7 +3,7 @@
 Figures of the ranking and of calibration take `labels` and `probabilities`; figures at a threshold take
 the table that `confusion` makes, so that one definition serves a single table and thousands of resampled
 ones. A figure that is undefined is NaN here, never a made-up 0; the words for it are put in
-`evaluate/evaluation.py`, and intervals are made in `evaluate/bootstrap.py`.
+`evaluation/assemble.py`, and intervals are made in `evaluation/bootstrap.py`.
 """
 
 from __future__ import annotations

@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from tests.train.toy_training import Heard, toy_config, train
+from tests.training.toy_training import Heard, toy_config, train
 from torch import nn
 
 from clearmargin.errors import DataError
-from clearmargin.train.checkpoint import FILE_NAME, Progress, State, copy_state, read_checkpoint, write_checkpoint
+from clearmargin.training.checkpoint import FILE_NAME, Progress, State, copy_state, read_checkpoint, write_checkpoint
 
 
 def some_state() -> State:
@@ -72,7 +72,8 @@ def test_without_a_checkpoint_there_is_no_state(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_of_another_run_is_refused(written: Path) -> None:
-    with pytest.raises(DataError, match=r"state\.safetensors: .* other settings, images or another split\. Resume"):
+    message = r"state\.safetensors: .* other settings, images, split, precision or version\. Resume"
+    with pytest.raises(DataError, match=message):
         read_checkpoint(written, "another")
 
 

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clearmargin.errors import DataError, UnknownName, UsageError
-from clearmargin.evaluate.calibration import check_both_classes
-from clearmargin.evaluate.metrics import (
+from clearmargin.evaluation.calibration import check_both_classes
+from clearmargin.evaluation.metrics import (
     Floats,
     Labels,
     Probabilities,

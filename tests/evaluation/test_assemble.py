@@ -15,9 +15,9 @@ from sklearn import metrics as oracle
 
 from clearmargin.decision import decide
 from clearmargin.errors import DataError
-from clearmargin.evaluate import metrics
-from clearmargin.evaluate.bootstrap import patient_intervals
-from clearmargin.evaluate.evaluation import evaluate_predictions, format_classification_report
+from clearmargin.evaluation import metrics
+from clearmargin.evaluation.assemble import evaluate_predictions, format_classification_report
+from clearmargin.evaluation.bootstrap import patient_intervals
 from clearmargin.types import Listener, OperatingPoint
 
 PROTOCOL = {"split": "patient", "seed": 0, "patients": {"train": 30, "validation": 5, "test": 25}}
@@ -314,8 +314,8 @@ def test_the_classification_report_never_shows_a_made_up_number(
 
 def test_evaluation_never_imports_torch() -> None:
     code = (
-        "import sys, clearmargin.evaluate; assert 'sklearn' not in sys.modules and 'numpy' not in sys.modules\n"
-        "from clearmargin.evaluate import bootstrap, calibration, evaluation, operating_point, predictions\n"
+        "import sys, clearmargin.evaluation; assert 'sklearn' not in sys.modules and 'numpy' not in sys.modules\n"
+        "from clearmargin.evaluation import assemble, bootstrap, calibration, operating_point, predictions\n"
         "assert 'torch' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

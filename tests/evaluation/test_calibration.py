@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from clearmargin.decision import probability
 from clearmargin.errors import DataError
-from clearmargin.evaluate import metrics
-from clearmargin.evaluate.calibration import TEMPERATURE_RANGE, fit_temperature, reliability_bins
+from clearmargin.evaluation import metrics
+from clearmargin.evaluation.calibration import TEMPERATURE_RANGE, fit_temperature, reliability_bins
 
 
 def loss_at(labels: np.ndarray, logits: np.ndarray, temperature: float) -> float:

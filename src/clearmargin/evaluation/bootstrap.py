@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from clearmargin.errors import DataError
-from clearmargin.evaluate.metrics import (
+from clearmargin.evaluation.metrics import (
     ECE_BINS,
     FIGURES,
     THRESHOLD_FIGURES,

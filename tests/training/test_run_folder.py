@@ -16,7 +16,7 @@ import pytest
 from clearmargin.config import dump_config, load_recipe, read_config
 from clearmargin.errors import ConfigError, DataError, UsageError
 from clearmargin.files import disk_errors, write_json, write_text, write_whole
-from clearmargin.train.run_folder import (
+from clearmargin.training.run_folder import (
     LIBRARIES,
     describe_environment,
     finish_run,

@@ -19,15 +19,15 @@ from sklearn import metrics as sklearn_metrics
 
 from clearmargin.decision import decide, pool_mean
 from clearmargin.errors import DataError
-from clearmargin.evaluate import metrics
-from clearmargin.evaluate.bootstrap import (
+from clearmargin.evaluation import metrics
+from clearmargin.evaluation.bootstrap import (
     LEVEL,
     agreement_interval,
     percentile_interval,
     resampled_figures,
     why_no_interval,
 )
-from clearmargin.evaluate.predictions import check_predictions
+from clearmargin.evaluation.predictions import check_predictions
 from clearmargin.types import BENIGN, LABEL_NAMES, MALIGNANT, SPLITS, Listener, OperatingPoint
 
 SCHEMA = 1

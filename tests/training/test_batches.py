@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from clearmargin.train.batches import batch_bounds, derive_seed, epoch_order, gather
+from clearmargin.training.batches import batch_bounds, derive_seed, epoch_order, gather
 
 ROWS = np.arange(10, 110)
 LABELS = np.zeros(200, dtype=np.int8)

@@ -13,19 +13,19 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.train.toy_training import Heard, plain_config, toy_config, toy_images, train, weights
+from tests.training.toy_training import Heard, plain_config, toy_config, toy_images, train, weights
 from torch import Tensor
 
 from clearmargin.config import RunConfig
 from clearmargin.errors import ConfigError, DataError
-from clearmargin.evaluate.metrics import auroc
+from clearmargin.evaluation.metrics import auroc
 from clearmargin.models import build_model
 from clearmargin.models.contract import Classifier
-from clearmargin.train import loop
-from clearmargin.train.batches import TrainingImages, epoch_order
-from clearmargin.train.checkpoint import copy_state
-from clearmargin.train.log import HISTORY_COLUMNS
-from clearmargin.train.loop import choose_precision
+from clearmargin.training import loop
+from clearmargin.training.batches import TrainingImages, epoch_order
+from clearmargin.training.checkpoint import copy_state
+from clearmargin.training.log import HISTORY_COLUMNS
+from clearmargin.training.loop import choose_precision
 
 
 def images_and_labels(data: TrainingImages, rows: Any, mean: float = 0.0, std: float = 1.0) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from clearmargin.config import AugmentSettings
-from clearmargin.train.augment import augment
+from clearmargin.training.augment import augment
 
 EVERYTHING = AugmentSettings(
     rotate_degrees=30,
@@ -73,7 +73,7 @@ def at_full_amount(monkeypatch: pytest.MonkeyPatch) -> Callable[..., NDArray[np.
     def draw(x: Tensor, amount: float, _generator: torch.Generator, *, columns: int = 1) -> Tensor:
         return torch.full((len(x), columns), amount)
 
-    monkeypatch.setattr("clearmargin.train.augment._draw", draw)
+    monkeypatch.setattr("clearmargin.training.augment._draw", draw)
 
     def run(image: NDArray[np.float32], **changes: Any) -> NDArray[np.float32]:
         batch = torch.from_numpy(image)[None, None]

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clearmargin.errors import DataError
-from clearmargin.evaluate.predictions import check_predictions, read_predictions, write_predictions
+from clearmargin.evaluation.predictions import check_predictions, read_predictions, write_predictions
 from clearmargin.types import PREDICTION_COLUMNS
 
 

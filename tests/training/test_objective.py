@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from clearmargin.train.objective import class_weights, cross_entropy
+from clearmargin.training.objective import class_weights, cross_entropy
 
 LOGITS = np.array([-3.0, -0.5, 0.0, 0.2, 1.5, 4.0])
 LABELS = np.array([0.0, 1.0, 0.0, 1.0, 0.0, 1.0])

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from clearmargin.evaluate import metrics
-from clearmargin.evaluate.bootstrap import percentile_interval, resampled_figures
+from clearmargin.evaluation import metrics
+from clearmargin.evaluation.bootstrap import percentile_interval, resampled_figures
 
 SIMULATIONS = 400
 PATIENTS = 60

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from clearmargin.errors import DataError, UnknownName, UsageError
-from clearmargin.evaluate.operating_point import choose_operating_point
+from clearmargin.evaluation.operating_point import choose_operating_point
 
 Cases = tuple[NDArray[np.int64], NDArray[np.float64]]
 

@@ -16,8 +16,8 @@ from clearmargin.config import AugmentSettings, RunConfig, load_recipe
 from clearmargin.errors import Interrupted
 from clearmargin.images.preprocess import Preprocessing
 from clearmargin.models import build_model
-from clearmargin.train.batches import TrainingImages
-from clearmargin.train.loop import Fitted, fit_model
+from clearmargin.training.batches import TrainingImages
+from clearmargin.training.loop import Fitted, fit_model
 from clearmargin.types import Listener
 
 TRAIN, VALIDATION = 26, 10

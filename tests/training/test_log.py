@@ -11,11 +11,11 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from tests.train.toy_training import Heard
+from tests.training.toy_training import Heard
 
-from clearmargin.train import log as log_module
-from clearmargin.train.log import HISTORY_COLUMNS, RunLog, write_history
-from clearmargin.train.stop import StopRequest
+from clearmargin.training import log as log_module
+from clearmargin.training.log import HISTORY_COLUMNS, RunLog, write_history
+from clearmargin.training.stop import StopRequest
 
 
 def lines(path: Path) -> list[dict[str, object]]:
