@@ -10,6 +10,7 @@ from torch import nn
 
 from clearmargin.models import build_model
 from clearmargin.models.contract import LayeredClassifier, count_parameters
+from clearmargin.models.dropout import Dropout
 from clearmargin.models.residual import Residual
 
 
@@ -35,7 +36,7 @@ def describe(layer: nn.Module) -> str:
             return f"pool {layer.kernel_size}"
         case nn.Linear():
             return f"dense {layer.in_features}-{layer.out_features}"
-        case nn.Dropout():
+        case Dropout():
             return f"dropout {layer.p:g}"
         case nn.BatchNorm1d() | nn.BatchNorm2d():
             return f"norm {layer.num_features}"

@@ -80,7 +80,7 @@ def test_a_checkpoint_of_another_run_is_refused(written: Path) -> None:
 def test_the_loop_refuses_the_checkpoint_of_another_run_before_it_trains(run: Path) -> None:
     train(run, toy_config(epochs=1), model="cbis_ddsm")
     heard = Heard()
-    with pytest.raises(DataError, match="another split"):
+    with pytest.raises(DataError, match="other settings, images, split"):
         train(run, toy_config(epochs=1), model="cbis_ddsm", fingerprint="other", listener=heard)
     assert heard.batches == 0
 

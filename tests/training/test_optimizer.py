@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 from torch import nn
 
 from clearmargin.config import TrainSettings, load_recipe
+from clearmargin.models import build_model
 from clearmargin.training.optimizer import build_optimizer, learning_rate
 
 
@@ -82,3 +84,21 @@ def test_adagrad_starts_where_keras_starts() -> None:
     assert len(optimizer.state) == 2
     for state in optimizer.state.values():
         assert torch.equal(state["sum"], torch.full_like(state["sum"], 0.1))
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "adagrad"])
+def test_fused_step_on_channels_last_weights_is_the_plain_step(name: Literal["adam", "adamw", "adagrad"]) -> None:
+    settings = TrainSettings(optimizer=name, learning_rate=0.01, weight_decay=0.1)
+    model = build_model("cnn_3conv", (32, 32, 3)).to(memory_format=torch.channels_last)
+    twin = copy.deepcopy(model)
+    ours = build_optimizer(model, settings)
+    group = {key: value for key, value in ours.param_groups[0].items() if key != "params"}
+    plain = type(ours)(twin.parameters(), **group | {"fused": False})
+    x = torch.randn(8, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    for _ in range(4):
+        for network, optimizer in ((model, ours), (twin, plain)):
+            optimizer.zero_grad()
+            network(x).square().mean().backward()
+            optimizer.step()
+    for mine, other in zip(model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-6)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from torch import nn
 
 from clearmargin.models.contract import LayeredClassifier, flat_features
+from clearmargin.models.dropout import Dropout
 
 
 class _KerasClassifier(LayeredClassifier):
@@ -30,7 +31,7 @@ class LargerModel(_KerasClassifier):
             nn.Conv2d(shape[2], 30, 5), nn.ReLU(), nn.MaxPool2d(2),
             nn.Conv2d(30, 15, 3), nn.ReLU(),
         )  # fmt: skip
-        pooled = [nn.MaxPool2d(2), nn.Dropout(0.2), nn.Flatten()]
+        pooled = [nn.MaxPool2d(2), Dropout(0.2), nn.Flatten()]
         size = flat_features(nn.Sequential(*features, *pooled), shape)
         dense = [nn.Linear(size, 128), nn.ReLU(), nn.Linear(128, 50), nn.ReLU(), nn.Linear(50, 2)]
         super().__init__(features, nn.Sequential(*pooled, *dense))
@@ -46,7 +47,7 @@ class CbisDdsm(_KerasClassifier):
         )  # fmt: skip
         pooled = [nn.MaxPool2d(2), nn.Flatten()]
         size = flat_features(nn.Sequential(*features, *pooled), shape)
-        dense = [nn.Linear(size, 64), nn.ReLU(), nn.Dropout(0.3), nn.Linear(64, 1)]
+        dense = [nn.Linear(size, 64), nn.ReLU(), Dropout(0.3), nn.Linear(64, 1)]
         super().__init__(features, nn.Sequential(*pooled, *dense))
 
 
@@ -55,11 +56,11 @@ class Cnn50(_KerasClassifier):
 
     def __init__(self, shape: tuple[int, int, int]) -> None:
         features = nn.Sequential(
-            nn.Conv2d(shape[2], 32, 3), nn.ReLU(), nn.Dropout(0.25), nn.MaxPool2d(2),
-            nn.Conv2d(32, 64, 3), nn.ReLU(), nn.Dropout(0.25), nn.MaxPool2d(2),
+            nn.Conv2d(shape[2], 32, 3), nn.ReLU(), Dropout(0.25), nn.MaxPool2d(2),
+            nn.Conv2d(32, 64, 3), nn.ReLU(), Dropout(0.25), nn.MaxPool2d(2),
             nn.Conv2d(64, 128, 3), nn.ReLU(),
         )  # fmt: skip
-        pooled = [nn.Dropout(0.25), nn.MaxPool2d(2), nn.Flatten()]
+        pooled = [Dropout(0.25), nn.MaxPool2d(2), nn.Flatten()]
         size = flat_features(nn.Sequential(*features, *pooled), shape)
         super().__init__(features, nn.Sequential(*pooled, nn.Linear(size, 128), nn.ReLU(), nn.Linear(128, 1)))
 
@@ -85,13 +86,13 @@ class CancerNet(_KerasClassifier):
 
     def __init__(self, shape: tuple[int, int, int]) -> None:
         features = nn.Sequential(
-            *_separable(shape[2], 32), nn.MaxPool2d(2), nn.Dropout(0.25),
-            *_separable(32, 64), *_separable(64, 64), nn.MaxPool2d(2), nn.Dropout(0.25),
+            *_separable(shape[2], 32), nn.MaxPool2d(2), Dropout(0.25),
+            *_separable(32, 64), *_separable(64, 64), nn.MaxPool2d(2), Dropout(0.25),
             *_separable(64, 128), *_separable(128, 128), *_separable(128, 128),
         )  # fmt: skip
-        pooled = [nn.MaxPool2d(2), nn.Dropout(0.25), nn.Flatten()]
+        pooled = [nn.MaxPool2d(2), Dropout(0.25), nn.Flatten()]
         size = flat_features(nn.Sequential(*features, *pooled), shape)
-        dense = [nn.Linear(size, 256), nn.ReLU(), nn.BatchNorm1d(256, eps=1e-3, momentum=0.01), nn.Dropout(0.5)]
+        dense = [nn.Linear(size, 256), nn.ReLU(), nn.BatchNorm1d(256, eps=1e-3, momentum=0.01), Dropout(0.5)]
         super().__init__(features, nn.Sequential(*pooled, *dense, nn.Linear(256, 2)))
 
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clearmargin.models.contract import Classifier
+from clearmargin.models.dropout import Dropout
 
 _WIDTHS = (32, 64, 128)
 _BLOCKS = 2
@@ -32,7 +33,7 @@ class Residual(Classifier):
                 layers.append(_Block(inputs, width, stride=2 if stage > 0 and block == 0 else 1))
                 inputs = width
         self.features = nn.Sequential(*layers)
-        self.dropout = nn.Dropout(_DROPOUT)
+        self.dropout = Dropout(_DROPOUT)
         self.classify = nn.Linear(inputs, 1)
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):

@@ -32,7 +32,7 @@ from clearmargin.training.batches import TrainingImages, batch_bounds, derive_se
 from clearmargin.training.checkpoint import Progress, State, copy_state, read_checkpoint, write_checkpoint
 from clearmargin.training.log import write_history
 from clearmargin.training.objective import class_weights, cross_entropy
-from clearmargin.training.optimizer import build_optimizer, learning_rate
+from clearmargin.training.optimizer import build_optimizer, learning_rate, load_optimizer
 from clearmargin.training.stop import StopRequest
 from clearmargin.types import Listener
 
@@ -112,7 +112,7 @@ class _Trainer:
         if state is not None:
             # After the setup: the optimizer takes its moments to where the parameters are by then.
             self.plain.load_state_dict(state.model)
-            optimizer.load_state_dict(state.optimizer)
+            load_optimizer(optimizer, state.optimizer)
             self.average = self.fabric.to_device(state.average)
             self.best, self.progress = state.best, state.progress
             listener.note(f"Resuming after epoch {self.progress.epoch}, batch {self.progress.batch}.")

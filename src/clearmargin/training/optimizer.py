@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 
@@ -10,15 +11,33 @@ from clearmargin.config import TrainSettings
 
 
 def build_optimizer(model: torch.nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
-    """The optimizer that the settings name, over all parameters."""
+    """The optimizer that the settings name, over all parameters, with its fused step (one pass over memory)."""
     parameters, rate = model.parameters(), settings.learning_rate
     if settings.optimizer == "adagrad":
         # Keras starts the accumulator at 0.1. The decay is part of `learning_rate`.
         return torch.optim.Adagrad(
-            parameters, rate, weight_decay=settings.weight_decay, initial_accumulator_value=0.1, eps=settings.epsilon
+            parameters,
+            rate,
+            weight_decay=settings.weight_decay,
+            initial_accumulator_value=0.1,
+            eps=settings.epsilon,
+            fused=True,
         )
     kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
-    return kind(parameters, rate, eps=settings.epsilon, weight_decay=settings.weight_decay)
+    return kind(parameters, rate, eps=settings.epsilon, weight_decay=settings.weight_decay, fused=True)
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Gives the optimizer a saved state, each moment laid out in memory as its parameter.
+
+    The fused step walks over memory, not over indices: a moment in another layout than its parameter
+    (channels last) would silently be that of other weights.
+    """
+    optimizer.load_state_dict(state)
+    for parameter, moments in optimizer.state.items():
+        for name, moment in moments.items():
+            if isinstance(moment, torch.Tensor) and moment.shape == parameter.shape:
+                moments[name] = torch.empty_like(parameter).copy_(moment)
 
 
 def learning_rate(settings: TrainSettings, step: int, steps_per_epoch: int) -> float:
