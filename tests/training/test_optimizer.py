@@ -91,9 +91,8 @@ def test_fused_step_on_channels_last_weights_is_the_plain_step(name: Literal["ad
     settings = TrainSettings(optimizer=name, learning_rate=0.01, weight_decay=0.1)
     model = build_model("cnn_3conv", (32, 32, 3)).to(memory_format=torch.channels_last)
     twin = copy.deepcopy(model)
-    ours = build_optimizer(model, settings)
-    group = {key: value for key, value in ours.param_groups[0].items() if key != "params"}
-    plain = type(ours)(twin.parameters(), **group | {"fused": False})
+    ours, plain = build_optimizer(model, settings), build_optimizer(twin, settings)
+    plain.param_groups[0] |= {"fused": False, "foreach": False}
     x = torch.randn(8, 3, 32, 32).contiguous(memory_format=torch.channels_last)
     for _ in range(4):
         for network, optimizer in ((model, ours), (twin, plain)):
