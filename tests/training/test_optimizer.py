@@ -100,4 +100,5 @@ def test_fused_step_on_channels_last_weights_is_the_plain_step(name: Literal["ad
             network(x).square().mean().backward()
             optimizer.step()
     for mine, other in zip(model.parameters(), twin.parameters(), strict=True):
-        torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-6)
+        # Adam divides by the gradient's size, which blows rounding up; a wrong layout moves weights by 0.01 a step.
+        torch.testing.assert_close(mine, other, rtol=0, atol=1e-4)
