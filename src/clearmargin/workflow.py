@@ -132,8 +132,8 @@ def run_training(
             lineage=lineage,
         )
         write_bundle(out / "bundle", model_file, weights=fitted.model.state_dict(), onnx=onnx)
-        log.stage("report")
         environment |= _describe_run(model_file, fitted, store, log)
+        log.stage("report")
         write_json(out / "environment.json", environment)
         build_report(out, preprocessing)
         finish_run(out, {"protocol": metrics["protocol"], "stamp": lineage.stamp})

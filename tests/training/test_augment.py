@@ -228,6 +228,24 @@ def test_a_flip_mirrors_half_of_the_images_along_its_axis(setting: str, axis: in
     assert 400 < same < 600
 
 
+def test_a_flip_within_a_warp_is_the_warp_of_the_flipped_image() -> None:
+    image = random_images(1, 9, 14)
+    warp = AugmentSettings(shift=1e-7, horizontal_flip=True, vertical_flip=True)
+    y = augment(image.expand(1000, -1, -1, -1), warp, generator())
+    plain = augment(image.expand(1000, -1, -1, -1), warp.model_copy(update={"shift": 0.0}), generator())
+    torch.testing.assert_close(y, plain, rtol=0, atol=1e-4)
+    assert len(torch.unique(plain, dim=0)) == 4
+    turned = AugmentSettings(rotate_degrees=30, shear_degrees=10, zoom=0.2, shift=0.1, horizontal_flip=True)
+    flipped = augment(image.expand(1000, -1, -1, -1), turned, generator())
+    same = torch.rand(1000, 1, 1, 1, generator=generator()) >= 0.5  # the first draw is the flip's
+    mirrored = torch.where(same, image, image.flip(3))
+    after = generator()
+    torch.rand(1000, generator=after)
+    torch.testing.assert_close(
+        flipped, augment(mirrored, turned.model_copy(update={"horizontal_flip": False}), after), rtol=0, atol=1e-5
+    )
+
+
 @pytest.mark.parametrize("shape", [(32, 32), (24, 40), (41, 23)])
 @pytest.mark.parametrize("degrees", [10.0, 37.0, 90.0, 180.0])
 def test_rotation_agrees_with_scipy_up_to_the_border(

@@ -54,7 +54,7 @@ class LayeredClassifier(Classifier):
 
 def scale_pixels(images: Tensor) -> Tensor:
     """(B, C, H, W) float32 in [0, 1] of packed images, (B, H, W, C) uint8."""
-    return images.permute(0, 3, 1, 2).float() / 255.0
+    return images.permute(0, 3, 1, 2).float().div_(255.0)
 
 
 def normalise(x: Tensor, mean: float, std: float) -> Tensor:

@@ -26,7 +26,12 @@ def augment(x: Tensor, settings: AugmentSettings, generator: Generator) -> Tenso
         generator: on the device of x; the only source of randomness.
     """
     x = _turn(x, settings, generator)
-    x = _warp(x, settings, generator)
+    across = _choose(x, generator) if settings.horizontal_flip else None
+    down = _choose(x, generator) if settings.vertical_flip else None
+    if settings.rotate_degrees or settings.shift or settings.zoom or settings.shear_degrees:
+        x = _warp(x, settings, generator, flips=(across, down))
+    else:
+        x = _flip(_flip(x, across, 3), down, 2)
     return _recolour(x, settings, generator)
 
 
@@ -46,16 +51,16 @@ def _turn(x: Tensor, settings: AugmentSettings, generator: Generator) -> Tensor:
         if x.shape[2] == x.shape[3]:
             x = torch.where(_choose(x, generator), x.transpose(2, 3).flip(2), x)
         x = torch.where(_choose(x, generator), x.flip((2, 3)), x)
-    if settings.horizontal_flip:
-        x = torch.where(_choose(x, generator), x.flip(3), x)
-    if settings.vertical_flip:
-        x = torch.where(_choose(x, generator), x.flip(2), x)
     return x
 
 
-def _warp(x: Tensor, settings: AugmentSettings, generator: Generator) -> Tensor:
-    if not (settings.rotate_degrees or settings.shift or settings.zoom or settings.shear_degrees):
-        return x
+def _flip(x: Tensor, chosen: Tensor | None, dimension: int) -> Tensor:
+    return x if chosen is None else torch.where(chosen, x.flip(dimension), x)
+
+
+def _warp(
+    x: Tensor, settings: AugmentSettings, generator: Generator, *, flips: tuple[Tensor | None, Tensor | None]
+) -> Tensor:
     angle = _draw(x, math.radians(settings.rotate_degrees), generator)[:, 0]
     shear = _draw(x, math.radians(settings.shear_degrees), generator)[:, 0]
     scale = 1 + _draw(x, settings.zoom, generator)[:, 0]
@@ -70,6 +75,9 @@ def _warp(x: Tensor, settings: AugmentSettings, generator: Generator) -> Tensor:
     theta[:, 1, 0] = torch.sin(angle) * scale / aspect
     theta[:, 1, 1] = torch.cos(angle + shear) * scale
     theta[:, :, 2] = shift
+    for row, chosen in enumerate(flips):  # where the image is sampled anyway, a flip is a sign and costs nothing
+        if chosen is not None:
+            theta[:, row] = torch.where(chosen[:, 0, 0], -theta[:, row], theta[:, row])
     grid = F.affine_grid(theta, list(x.shape), align_corners=False)
     warped = F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
     return warped.clamp_(max=1)  # the four weights of a pixel sum to 1 only up to rounding
