@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from clearmargin.config import DataSettings, RunConfig, check_config, load_recipe, read_config
+from clearmargin.errors import DataError
+from clearmargin.images.file_names import written_name
 from clearmargin.types import Listener
 
 if TYPE_CHECKING:
@@ -74,11 +76,11 @@ def train(
         "train.epochs": epochs,
         "seed": seed,
         "deterministic": deterministic,
-        "data.root": os.path.abspath(data),
+        "data.root": _absolute(data),
         "data.source": source,
         "data.patient_regex": patient_regex,
-        "data.split_file": os.path.abspath(split) if split is not None else None,
-        "data.exclude_file": os.path.abspath(exclude) if exclude is not None else None,
+        "data.split_file": _absolute(split) if split is not None else None,
+        "data.exclude_file": _absolute(exclude) if exclude is not None else None,
         "data.tolerance": tolerance,
     }
     changes = {**(settings or {}), **{key: value for key, value in given.items() if value is not None}}
@@ -146,6 +148,20 @@ def split(
     return make(manifest, by=unit, fractions=config.split.fractions, seed=seed).table()
 
 
+def _absolute(path: Pathlike) -> str:
+    """The absolute path as text that settings and tables can hold.
+
+    Raises:
+        DataError: the name is not Unicode.
+    """
+    full = os.path.abspath(path)
+    if full == written_name(full):
+        return full
+    there = os.path.lexists(full)
+    what = "the name is not Unicode and cannot be written down; rename it" if there else "no such file or folder"
+    raise DataError(f"{written_name(os.fspath(path))}: {what}.")
+
+
 def _data_settings(
     data: Pathlike,
     *,
@@ -154,8 +170,8 @@ def _data_settings(
     exclude: Pathlike | None,
     tolerance: float | None,
 ) -> DataSettings:
-    values: dict[str, Any] = {"root": os.path.abspath(data), "source": source, "patient_regex": patient_regex}
-    values["exclude_file"] = os.path.abspath(exclude) if exclude is not None else None
+    values: dict[str, Any] = {"root": _absolute(data), "source": source, "patient_regex": patient_regex}
+    values["exclude_file"] = _absolute(exclude) if exclude is not None else None
     if tolerance is not None:
         values["tolerance"] = tolerance
     config: RunConfig = check_config({"data": values})

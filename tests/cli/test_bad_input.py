@@ -256,7 +256,7 @@ def test_image_too_large_for_the_limit_is_refused_not_a_crash(call: Call, small_
     Image.fromarray(np.zeros((1, 1), np.uint8)).resize((10_000, 9_000)).save(tmp_path / "bomb.png")
     answer = call("predict", small_run.folder, tmp_path / "bomb.png", "--format", "json")
     assert answer.code == 5
-    assert "more than the limit" in answer.out
+    assert "limit of 89,478,485" in answer.out
 
 
 def test_bug_of_ours_is_exit_code_1_with_a_way_to_report_it(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,12 +273,14 @@ def test_bug_of_ours_is_exit_code_1_with_a_way_to_report_it(call: Call, monkeypa
         call("audit", "x", "--debug")
 
 
-@pytest.mark.parametrize("name", ["x" * 100_000, "a\0b", "\udcff.png"])
-def test_impossible_names_are_answered_like_missing_ones(call: Call, small_run: SmallRun, name: str) -> None:
+@pytest.mark.parametrize("name", ["x" * 100_000, "\udcff.png"])
+def test_impossible_names_are_answered_like_missing_ones(
+    call: Call, small_run: SmallRun, tmp_path: Path, name: str
+) -> None:
     for command in (
         ["predict", small_run.folder, name],
         ["audit", name],
-        ["train", name, "--out", small_run.folder / "x"],
+        ["train", name, "--out", tmp_path / "run"],
     ):
         answer = call(*command)
         assert answer.code == 3

@@ -7,7 +7,6 @@ import os
 import struct
 import subprocess
 import sys
-import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -271,17 +270,14 @@ class TestFilesThatAreNoImage:
     @pytest.mark.timeout(20)
     def test_a_named_pipe_is_refused_without_waiting_for_a_writer(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "a.png")
-        started = time.monotonic()
         with pytest.raises(ImageError, match="a pipe or a device"):
             read_image(tmp_path / "a.png")
-        assert time.monotonic() - started < 5
 
     @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="there is no /dev/zero here")
-    def test_an_endless_device_is_refused_at_once(self) -> None:
-        started = time.monotonic()
+    @pytest.mark.timeout(20)
+    def test_an_endless_device_is_refused_without_reading_it(self) -> None:
         with pytest.raises(ImageError, match="a pipe or a device"):
             read_bytes("/dev/zero")
-        assert time.monotonic() - started < 1
 
     def test_a_null_byte_in_the_name(self) -> None:
         with pytest.raises(ImageError, match="cannot be opened"):
@@ -340,9 +336,7 @@ class TestLimits:
         for side in (11_000, 60_000):  # above our limit; above the one at which Pillow itself raises
             header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
             bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 9))
-            started = time.monotonic()
             assert kind_of(bomb + chunk(b"IEND", b"")) == "too_large"
-            assert time.monotonic() - started < 1
 
 
 class TestDamage:

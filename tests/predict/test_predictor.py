@@ -164,42 +164,47 @@ def test_an_error_of_the_records_own_reaches_the_caller(predictor: Predictor, im
 
 
 @pytest.fixture
-def slow_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+def slow_reading(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Two threads that take their time; gives the paths that were read."""
+    paths: list[str] = []
+
     def read(path: str) -> Pixels:
         time.sleep(0.05)
+        paths.append(path)
         return read_image(path)
 
     monkeypatch.setattr(predictor_module, "read_image", read)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    return paths
 
 
-@pytest.mark.usefixtures("slow_reading")
 @pytest.mark.parametrize("how", ["close", "throw"])
 def test_who_stops_listening_does_not_wait_for_what_is_left(
-    predictor: Predictor, image_files: list[Path], how: str
+    predictor: Predictor, image_files: list[Path], slow_reading: list[str], how: str
 ) -> None:
     before = threading.active_count()
     answers = in_batches_of(predictor, 40).predict_records(records(image_files * 3))
-    next(answers)  # the next 40 are under way: a second of reading
-    began = time.monotonic()
+    next(answers)  # the next 40 are under way
+    begun = len(slow_reading)
     if how == "close":
         answers.close()  # type: ignore[attr-defined]
     else:
         with pytest.raises(KeyboardInterrupt):
             answers.throw(KeyboardInterrupt)  # type: ignore[attr-defined]
-    assert time.monotonic() - began < 0.6
+    assert len(slow_reading) <= begun + 4  # what two threads had in hand, not the forty
     assert threading.active_count() == before
 
 
-@pytest.mark.usefixtures("slow_reading")
-def test_ctrl_c_while_images_are_read_ends_at_once(predictor: Predictor, image_files: list[Path]) -> None:
+def test_ctrl_c_while_images_are_read_leaves_the_rest_unread(
+    predictor: Predictor, image_files: list[Path], slow_reading: list[str]
+) -> None:
     before = threading.active_count()
     timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
-    began = time.monotonic()
+    many = image_files * 60
     with pytest.raises(KeyboardInterrupt):
-        list(predictor.predict_records(records(image_files * 20)))
-    assert time.monotonic() - began < 3
+        list(predictor.predict_records(records(many)))
+    assert len(slow_reading) < len(many) / 2
     timer.join()
     assert threading.active_count() == before
 

@@ -88,7 +88,8 @@ def test_adagrad_starts_where_keras_starts() -> None:
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "adagrad"])
 def test_fused_step_on_channels_last_weights_is_the_plain_step(name: Literal["adam", "adamw", "adagrad"]) -> None:
-    settings = TrainSettings(optimizer=name, learning_rate=0.01, weight_decay=0.1)
+    # A large epsilon, because dividing by tiny gradients blows rounding up.
+    settings = TrainSettings(optimizer=name, learning_rate=0.01, weight_decay=0.1, epsilon=1e-2)
     model = build_model("cnn_3conv", (32, 32, 3)).to(memory_format=torch.channels_last)
     twin = copy.deepcopy(model)
     ours, plain = build_optimizer(model, settings), build_optimizer(twin, settings)
@@ -100,5 +101,4 @@ def test_fused_step_on_channels_last_weights_is_the_plain_step(name: Literal["ad
             network(x).square().mean().backward()
             optimizer.step()
     for mine, other in zip(model.parameters(), twin.parameters(), strict=True):
-        # Adam divides by the gradient's size, which blows rounding up; a wrong layout moves weights by 0.01 a step.
-        torch.testing.assert_close(mine, other, rtol=0, atol=1e-4)
+        torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-6)
