@@ -63,8 +63,7 @@ class TestNothingWrong:
         assert found.flow == (
             ("files found", 96),
             ("labelled images", 96),
-            ("in quarantine", 0),
-            ("images used", 96),
+            ("images used, not in quarantine", 96),
         )
 
     def test_sizes_and_content_are_filled_in(self, root: Path) -> None:
@@ -115,7 +114,7 @@ class TestUnusableFiles:
         assert [(left.path, left.kind) for left in found.quarantine] == [(str(file), kind)]
         assert len(found.manifest) == 95
         assert str(file) not in set(found.manifest.frame["path"])
-        assert found.flow[-2:] == (("in quarantine", 1), ("images used", 95))
+        assert found.flow[-2:] == (("labelled images", 96), ("images used, not in quarantine", 95))
 
     @pytest.mark.parametrize(
         ("broken", "tolerance", "blocks"),
@@ -404,7 +403,7 @@ class TestResult:
         assert written["blocked"] is True
         assert written["data"]["source"] == "idc"
         assert written["counts"] == {"images": 95, "patients": 24, "slides": 24, "benign": 47, "malignant": 48}
-        assert [step["count"] for step in written["flow"]] == [96, 96, 1, 95]
+        assert [step["count"] for step in written["flow"]] == [96, 96, 95]
         assert {"kind", "severity", "message", "fix", "paths", "count"} == set(written["findings"][0])
         assert written["quarantine"][0]["kind"] == "empty"
 
@@ -423,9 +422,8 @@ class TestResult:
         assert mended.flow == (
             ("files found", 96),
             ("labelled images", 96),
-            ("left out by --exclude", 5),
-            ("in quarantine", 0),
-            ("images used", 91),
+            ("not excluded", 91),
+            ("images used, not in quarantine", 91),
         )
 
     def test_the_fix_list_mends_copies_across_an_official_split(self, root: Path, tmp_path: Path) -> None:

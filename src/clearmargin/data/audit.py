@@ -163,12 +163,12 @@ def _with_scan(manifest: Manifest, scan: Scan) -> Manifest:
 
 
 def _flow(manifest: Manifest, quarantine: Sequence[Quarantined]) -> tuple[tuple[str, int], ...]:
+    """How many images are left after each step."""
     return (
         ("files found", manifest.files_found),
         ("labelled images", len(manifest) + manifest.excluded),
-        *((("left out by --exclude", manifest.excluded),) if manifest.excluded else ()),
-        ("in quarantine", len(quarantine)),
-        ("images used", len(manifest) - len(quarantine)),
+        *((("not excluded", len(manifest)),) if manifest.excluded else ()),
+        ("images used, not in quarantine", len(manifest) - len(quarantine)),
     )
 
 
