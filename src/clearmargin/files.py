@@ -13,6 +13,7 @@ from clearmargin.errors import DataError
 
 _DISK_ERRORS = (
     errno.ENOSPC,
+    errno.ENOENT,  # of a folder that cannot be made
     errno.EDQUOT,
     errno.EACCES,
     errno.EPERM,
@@ -63,6 +64,8 @@ def disk_errors(place: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _DISK_ERRORS:
             raise
-        what = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else f"not writable ({error.strerror})"
-        where = error.filename or place
-        raise DataError(f"{where}: {what}. Free some space or choose another folder with --out.") from None
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            what = "the disk is full. Free some space, or write to another disk"
+        else:
+            what = f"not writable ({error.strerror}). Write to another folder"
+        raise DataError(f"{error.filename or place}: {what}.") from None

@@ -22,7 +22,7 @@ from clearmargin import __version__
 from clearmargin.bundle.export import export_onnx
 from clearmargin.bundle.schema import Architecture, Lineage, ModelFile
 from clearmargin.bundle.write import write_bundle
-from clearmargin.config import RunConfig, dump_config
+from clearmargin.config import RunConfig, dump_config, read_config
 from clearmargin.data.audit import audit_images
 from clearmargin.data.manifest import Manifest, data_hash, write_manifest
 from clearmargin.data.split import Assignment, official_split, read_split, split_manifest
@@ -42,10 +42,18 @@ from clearmargin.report.html import write_report
 from clearmargin.training.batches import TrainingImages
 from clearmargin.training.log import RunLog
 from clearmargin.training.loop import Fitted, choose_precision, fit_model
-from clearmargin.training.run_folder import describe_environment, finish_run, is_complete, open_run
+from clearmargin.training.run_folder import (
+    check_same,
+    describe_environment,
+    finish_run,
+    is_begun,
+    is_complete,
+    open_run,
+)
 from clearmargin.types import OPTIMISTIC_STAMP, Listener, OperatingPoint
 
 _PARITY_IMAGES = 32
+_SAME_LOGIT = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +98,11 @@ def run_training(
     """
     check_model_name(config.model.name)
     if resume and is_complete(out):
+        check_same(read_config(out / "config.toml"), config, out)
         listener.note(f"{out}: this run is complete already.")
         return Run(out)
+    if resume and not is_begun(out):
+        listener.note(f"{out}: nothing to resume there yet; starting from the beginning.")
     with open_run(out, config, resume=resume):
         log = RunLog(out / "log.jsonl", listener)
         environment = describe_environment(command)
@@ -101,6 +112,8 @@ def run_training(
         manifest = audit.manifest
         write_whole(out / "manifest.parquet", lambda path: write_manifest(manifest, path))
         assignment = assign_splits(manifest, config)
+        if assignment.protocol == "official" and config.split.by == "image":
+            log.note("The data's own split is kept; --by image only says how a missing validation part is taken.")
         write_whole(out / "split.csv", lambda path: assignment.table().to_csv(path, index=False))
         sizes = manifest.frame[["width", "height"]].to_numpy(dtype=np.int64)
         preprocessing = choose_preprocessing(config.images, sizes)
@@ -109,6 +122,8 @@ def run_training(
         log.stage("export")
         onnx = export_onnx(fitted.model, preprocessing, store.images[assignment.rows("validation")[:_PARITY_IMAGES]])
         logits = Session(onnx).logits(store.images)
+        if np.ptp(logits[assignment.rows("validation")]) < _SAME_LOGIT:
+            log.note("The model gives the same probability for every image: it has learned nothing. Train it longer.")
         temperature, point = calibrate(assignment, logits, config)
         predictions = build_predictions(assignment, logits, temperature, point)
         write_predictions(predictions, out / "predictions.csv")

@@ -251,3 +251,63 @@ def test_demo_works_and_can_be_called_again(call: Call, tmp_path: Path, monkeypa
     assert "report.html" in answer.out
     assert "not real" in answer.out
     assert call("demo", "--out", tmp_path / "demo").code == 0
+
+
+def test_split_replaces_an_older_split_and_nothing_else(call: Call, small_run: SmallRun, tmp_path: Path) -> None:
+    for _ in range(2):
+        assert call("split", small_run.data, "--out", tmp_path / "split.csv").code == 0
+    mine = tmp_path / "mine.csv"
+    rows = [f"{file},{file.parent.name},{file.parent.parent.name}" for file in sorted(small_run.data.rglob("*.png"))]
+    mine.write_text("\n".join(["path,label,patient_id", *rows]))
+    before = mine.read_bytes()
+    answer = call("split", mine, "--out", mine)
+    assert answer.code == 2
+    assert "is not a split" in answer.error
+    assert mine.read_bytes() == before
+
+
+def test_a_typo_in_the_data_does_not_burn_the_run_folder(call: Call, small_run: SmallRun, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert call("train", small_run.data.parent / "dta", "--out", run).code == 3
+    command = ["train", small_run.data, "--out", run, "--epochs", 1, "--set", "evaluate.resamples=100"]
+    assert call(*command).code == 0
+    other = call(*command, "--resume", "--set", "train.learning_rate=0.5")
+    assert other.code == 2
+    assert "train.learning_rate" in other.error
+
+
+def test_official_split_is_kept_and_by_image_says_what_it_does(call: Call, small_run: SmallRun, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for number, patient in enumerate(sorted(small_run.data.iterdir())):
+        part = "test" if number < 3 else "valid" if number < 6 else "train"
+        shutil.copytree(patient, data / part / patient.name)
+    command = ["train", data, "--out", tmp_path / "run", "--by", "image", "--epochs", 1]
+    answer = call(*command, "--set", "evaluate.resamples=100")
+    assert answer.code == 0
+    assert "own split is kept" in answer.err
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["protocol"]["split"] == "official"
+    assert metrics["protocol"]["images"] == {"train": 72, "validation": 36, "test": 36}
+
+
+def test_no_arguments_show_the_help(call: Call) -> None:
+    answer = call()
+    assert answer.code == 0
+    assert "Usage: clearmargin" in answer.out
+
+
+def test_demo_leaves_a_folder_with_other_things_alone(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("mine")
+    answer = call("demo", "--out", tmp_path)
+    assert answer.code == 2
+    assert "not empty" in answer.error
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_output_that_cannot_be_written_is_one_clear_line(small_run: SmallRun) -> None:
+    command = [sys.executable, "-m", "clearmargin", "predict", str(small_run.folder), str(small_run.data)]
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert result.returncode == 3
+    assert "the disk is full" in result.stderr
+    assert "Traceback" not in result.stderr

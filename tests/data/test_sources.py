@@ -427,7 +427,7 @@ class TestCsv:
             ('path,label\n"a.png,0\nb.png,1\n', r"cannot be read as a table \(unexpected end of data\)\."),
             ("", r"the file is empty; it needs a header line with path,label\."),
             ("\n\n", r"the file is empty; it needs a header line with path,label\."),
-            ("path,label\n", r"no labelled images found"),
+            ("path,label\n", r"the table has no rows; write one line for each image\."),
         ],
     )
     def test_an_error_names_the_file_and_the_line(self, tmp_path: Path, text: str, message: str) -> None:

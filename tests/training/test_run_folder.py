@@ -53,8 +53,18 @@ def test_an_empty_folder_may_become_a_run(run: Path) -> None:
 
 def test_a_run_that_is_there_is_not_overwritten(run: Path) -> None:
     begin(run)
+    (run / "checkpoint").mkdir()
     with pytest.raises(UsageError, match=r"run: there is a run in this folder already\. .*--resume"):
         begin(run)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_what_a_run_left_that_stopped_before_training_binds_nobody(run: Path, resume: bool) -> None:
+    begin(run)
+    other = load_recipe("cnn_50", {"data.root": "/others"})
+    with open_run(run, other, resume=resume):
+        pass
+    assert read_config(run / "config.toml") == other
 
 
 def test_a_folder_with_other_things_is_left_alone(run: Path) -> None:
@@ -105,6 +115,7 @@ def test_resuming_where_nothing_is_begins_a_run(run: Path) -> None:
 )
 def test_resuming_with_other_settings_names_the_key(run: Path, changes: dict[str, Any], message: str) -> None:
     begin(run)
+    (run / "checkpoint").mkdir()
     before = (run / "config.toml").read_bytes()
     other = load_recipe("cnn_50", changes, base=CONFIG)
     with pytest.raises(ConfigError, match=message), open_run(run, other, resume=True):
@@ -150,7 +161,7 @@ def test_the_lock_is_released_when_the_run_fails(run: Path) -> None:
 @pytest.mark.parametrize(
     ("number", "message"),
     [
-        (errno.ENOSPC, r"run: the disk is full\. Free some space or choose another folder with --out\."),
+        (errno.ENOSPC, r"run: the disk is full\. Free some space, or write to another disk\."),
         (errno.EDQUOT, "the disk is full"),
         (errno.EACCES, r"not writable \(Permission denied\)"),
         (errno.EROFS, r"not writable \(Read-only file system\)"),

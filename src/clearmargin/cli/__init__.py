@@ -11,6 +11,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -23,6 +24,7 @@ from clearmargin.cli.report import report
 from clearmargin.cli.split import split
 from clearmargin.cli.train import train
 from clearmargin.errors import ClearmarginError
+from clearmargin.files import disk_errors
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "demo": demo,
@@ -73,12 +75,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command line; returns its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
-    given = [argument for argument in given if argument != "--debug"]
+    given = [argument for argument in given if argument != "--debug"] or ["--help"]
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # file names need not be text
     try:
-        with _TerminationAsInterrupt():
+        with _TerminationAsInterrupt(), disk_errors(Path("output")):
             result = typer.main.get_command(build_app()).main(given, prog_name="clearmargin", standalone_mode=False)
     except ClearmarginError as error:
         return _fail(str(error), error.exit_code, debug=debug)

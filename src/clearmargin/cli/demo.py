@@ -16,9 +16,12 @@ def demo(out: Annotated[Path, typer.Option(help="The folder to make.")] = Path("
     from clearmargin.cli.progress import build_listener
     from clearmargin.cli.show import run_summary
     from clearmargin.data.phantom import write_phantom
+    from clearmargin.errors import UsageError
 
     listener = build_listener()
     data = out / "data"
+    if out.is_dir() and any(out.iterdir()) and not data.is_dir():
+        raise UsageError(f"{out}: the folder is not empty; give another with --out.")
     if not data.exists():
         write_phantom(data, listener=listener)
     run = api.train(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clearmargin.errors import one_line
+from clearmargin.types import SPLITS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,7 +49,7 @@ def run_summary(folder: Path, metrics: Mapping[str, Any]) -> str:
         "",
         f"report   {folder / 'report.html'}",
         f"bundle   {folder / 'bundle'}",
-        f"next     clearmargin predict {folder} IMAGES",
+        f"next     clearmargin predict {shlex.quote(str(folder))} IMAGES",
     ]
     return "\n".join(lines)
 
@@ -80,7 +82,9 @@ def split_summary(table: pd.DataFrame, out: Path) -> str:
     """Patients, images and share of malignant images in each part."""
     column = "fold" if "fold" in table else "split"
     lines = [f"{column:<12} {'patients':>9} {'images':>9} {'malignant':>10}"]
-    for name, rows in table.groupby(column, sort=column == "fold"):
+    names = sorted(set(table[column]), key=lambda name: SPLITS.index(name) if name in SPLITS else name)
+    for name in names:
+        rows = table[table[column] == name]
         known = rows["patient_id"].notna().all()
         patients = f"{rows['patient_id'].nunique():,}" if known else "unknown"
         lines.append(f"{name!s:<12} {patients:>9} {len(rows):>9,} {rows['label'].mean():>10.1%}")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from clearmargin.cli.options import Data, Exclude, PatientRegex, SourceName, Tolerance
+
+_HEADERS = ("path,patient_id,label,split", "path,patient_id,label,fold")
 
 
 def split(
@@ -34,6 +37,7 @@ def split(
         shares = [float(share) for share in fractions.split(",")]
     except ValueError:
         raise UsageError(f"--fractions {fractions}: write three numbers, for example 0.8,0.1,0.1.") from None
+    _check_free(data, out)
     table = api.split(
         data,
         by=by,
@@ -51,3 +55,19 @@ def split(
         out.parent.mkdir(parents=True, exist_ok=True)
         write_whole(out, lambda partial: table.to_csv(partial, index=False))
     print(split_summary(table, out))
+
+
+def _check_free(data: Path, out: Path) -> None:
+    """Passes when nothing but an older split would be replaced.
+
+    Raises:
+        UsageError: the file is the data themselves, or somebody else's.
+    """
+    from clearmargin.errors import UsageError
+
+    if not os.path.exists(out):
+        return
+    with out.open("rb") as file:
+        header = file.readline(200).decode("utf-8", "replace").strip()
+    if header not in _HEADERS or os.path.abspath(out) == os.path.abspath(data):
+        raise UsageError(f"{out}: is there already, and is not a split; give another file with --out.")

@@ -254,6 +254,5 @@ def _no_patients(manifest: Manifest) -> str:
     return (
         f"{unknown:,} of {len(manifest):,} images have no patient, so a split by patient is not possible. Choose: "
         "--patient-regex RE takes the patient from the path; a CSV with the columns path,label,patient_id says it; "
-        f'--by image goes on without (optimistic, and stamped so). For example: "clearmargin train {manifest.root} '
-        '--out RUN --by image".'
+        "--by image goes on without (optimistic, and stamped so). For example, the same command with --by image."
     )

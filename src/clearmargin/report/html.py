@@ -162,7 +162,8 @@ def _result_plots(run: RunFiles, rows: pd.DataFrame) -> list[Plot]:
         found += [Plot(title, f"{words.DASH} {reason}", None) for title in ("ROC curve", "Precision and recall")]
     bins = plots.reliability(reliability_bins(labels, probabilities, n_bins=10))
     caption = (
-        f"On the dashed line a probability means what it says. ECE {decimal(ece.value)}, Brier {decimal(brier.value)}. "
+        "On the dashed line a probability means what it says. "
+        f"ECE {decimal(ece.value)} (of 15 bins), Brier {decimal(brier.value)}. "
         "Bars: 95 % Wilson intervals, which take images as independent."
     )
     found.append(Plot("Reliability", caption, _inline(bins)))

@@ -32,6 +32,11 @@ def is_complete(run: Path) -> bool:
     return (run / "run.json").is_file()
 
 
+def is_begun(run: Path) -> bool:
+    """Training has saved something, or the run is complete."""
+    return (run / "checkpoint").is_dir() or is_complete(run)
+
+
 @contextmanager
 def open_run(run: Path, config: RunConfig, *, resume: bool) -> Iterator[None]:
     """Holds the run folder, new or to be gone on with; nobody else can write to it meanwhile.
@@ -53,9 +58,9 @@ def open_run(run: Path, config: RunConfig, *, resume: bool) -> Iterator[None]:
             ) from None
         try:
             saved = run / "config.toml"
-            if saved.is_file():
-                _check_same(read_config(saved), config, run)
-            else:
+            if is_begun(run):
+                check_same(read_config(saved), config, run)
+            else:  # what a run left that stopped before training, over a typo say, binds nobody
                 write_text(saved, dump_config(config))
             yield
         finally:
@@ -103,11 +108,16 @@ def _check_free(run: Path, *, resume: bool) -> None:
         return
     if "config.toml" not in names:
         raise UsageError(f"{run}: the folder is not empty and holds no run. Give a new folder with --out.")
-    if not resume:
+    if is_begun(run) and not resume:
         raise UsageError(f"{run}: there is a run in this folder already. Give another --out, or go on with --resume.")
 
 
-def _check_same(saved: RunConfig, wanted: RunConfig, run: Path) -> None:
+def check_same(saved: RunConfig, wanted: RunConfig, run: Path) -> None:
+    """Passes when a run is to be gone on with under the settings that it was begun with.
+
+    Raises:
+        ConfigError: names the first setting that differs.
+    """
     old, new = _flat(saved.model_dump(mode="json")), _flat(wanted.model_dump(mode="json"))
     changed = [key for key in new if old.get(key) != new[key]]
     if changed:

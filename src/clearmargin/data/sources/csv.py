@@ -44,6 +44,8 @@ def read(path: Path) -> Manifest:
             near = closest(column, table.columns)
             hint = f" Is it '{near}'?" if near else ""
             raise DataError(f"{path}: the column '{column}' is missing; found {', '.join(table.columns)}.{hint}")
+    if table.empty:
+        raise DataError(f"{path}: the table has no rows; write one line for each image.")
     columns: dict[str, list[object]] = {
         "path": _paths(table["path"], path),
         "label": _mapped(table["label"], CLASS_FOLDERS, path, "0, 1, benign or malignant"),
