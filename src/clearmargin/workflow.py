@@ -8,6 +8,7 @@ images ── sources ──▶ manifest ── audit ──▶ split by patient
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,8 +66,6 @@ class Run:
     @property
     def metrics(self) -> dict[str, Any]:
         """metrics.json."""
-        import json  # noqa: PLC0415
-
         content: dict[str, Any] = json.loads((self.folder / "metrics.json").read_text(encoding="utf-8"))
         return content
 
