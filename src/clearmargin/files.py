@@ -13,7 +13,6 @@ from clearmargin.errors import DataError
 
 _DISK_ERRORS = (
     errno.ENOSPC,
-    errno.ENOENT,  # of a folder that cannot be made
     errno.EDQUOT,
     errno.EACCES,
     errno.EPERM,
@@ -45,6 +44,19 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         with suppress(OSError):
             partial.unlink(missing_ok=True)  # on a full disk it only takes space
         raise
+
+
+def make_folder(path: Path) -> None:
+    """Makes the folder and those above it, where they are not there yet.
+
+    Raises:
+        DataError: nothing can be made there, as below /proc.
+        OSError: for `disk_errors` to put into words.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: not writable ({error.strerror}). Write to another folder.") from None
 
 
 def partial_path(path: Path) -> Path:

@@ -113,11 +113,13 @@ def run_training(
         assignment = assign_splits(manifest, config)
         if assignment.protocol == "official" and config.split.by == "image":
             log.note("The data's own split is kept; --by image only says how a missing validation part is taken.")
+        protocol = describe_protocol(assignment, config.seed)
+        hashes = {"data_sha256": data_hash(manifest), "split_sha256": protocol["split_sha256"]}
         write_whole(out / "split.csv", lambda path: assignment.table().to_csv(path, index=False))
         sizes = manifest.frame[["width", "height"]].to_numpy(dtype=np.int64)
         preprocessing = choose_preprocessing(config.images, sizes)
         store = pack_store(manifest, preprocessing, listener=log)
-        fitted = _fit(config, assignment, store, preprocessing=preprocessing, out=out, listener=log)
+        fitted = _fit(config, assignment, store, preprocessing=preprocessing, hashes=hashes, out=out, listener=log)
         log.stage("export")
         onnx = export_onnx(fitted.model, preprocessing, store.images[assignment.rows("validation")[:_PARITY_IMAGES]])
         logits = Session(onnx).logits(store.images)
@@ -129,14 +131,14 @@ def run_training(
         metrics = evaluate_predictions(
             predictions,
             point,
-            protocol=describe_protocol(assignment, config.seed),
+            protocol=protocol,
             temperature=temperature,
             resamples=config.evaluate.resamples,
             seed=config.seed,
             listener=log,
         )
         write_json(out / "metrics.json", metrics)
-        lineage = _lineage(config, assignment, fitted, metrics, environment)
+        lineage = _lineage(config, fitted, metrics, environment=environment, hashes=hashes)
         model_file = ModelFile(
             architecture=Architecture(name=config.model.name, parameters=count_parameters(fitted.model)),
             preprocessing=preprocessing,
@@ -216,13 +218,14 @@ def _fit(
     store: Store,
     *,
     preprocessing: Preprocessing,
+    hashes: Mapping[str, str],
     out: Path,
     listener: Listener,
 ) -> Fitted:
     # What `auto` stands for may differ on the machine where a run is resumed.
     identity = (
         f"{__version__}{choose_precision(config.train)}"
-        f"{dump_config(config)}{data_hash(assignment.manifest)}{assignment.sha256}"
+        f"{dump_config(config)}{hashes['data_sha256']}{hashes['split_sha256']}"
     )
     images = TrainingImages(
         store.images, assignment.manifest.labels(), assignment.rows("train"), assignment.rows("validation")
@@ -240,20 +243,22 @@ def _fit(
 
 def _lineage(
     config: RunConfig,
-    assignment: Assignment,
     fitted: Fitted,
     metrics: Mapping[str, Any],
+    *,
     environment: Mapping[str, Any],
+    hashes: Mapping[str, str],
 ) -> Lineage:
+    protocol = metrics["protocol"]
     return Lineage(
         clearmargin=environment["clearmargin"],
         created=environment["started"],
         recipe=config.recipe,
         seed=config.seed,
-        split=assignment.protocol,
-        stamp=OPTIMISTIC_STAMP if assignment.protocol == "image" else None,
-        data_sha256=data_hash(assignment.manifest),
-        split_sha256=assignment.sha256,
+        split=protocol["split"],
+        stamp=protocol.get("stamp"),
+        data_sha256=hashes["data_sha256"],
+        split_sha256=hashes["split_sha256"],
         precision=fitted.precision,
         metrics=metrics["test"]["image"],
         libraries=environment["libraries"],

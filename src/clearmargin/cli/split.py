@@ -31,7 +31,7 @@ def split(
     from clearmargin.cli.progress import build_listener
     from clearmargin.cli.show import split_summary
     from clearmargin.errors import UsageError
-    from clearmargin.files import disk_errors, write_whole
+    from clearmargin.files import disk_errors, make_folder, write_whole
 
     try:
         shares = [float(share) for share in fractions.split(",")]
@@ -52,7 +52,7 @@ def split(
         listener=build_listener(),
     )
     with disk_errors(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(out.parent)
         write_whole(out, lambda partial: table.to_csv(partial, index=False))
     print(split_summary(table, out))
 

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from clearmargin import __version__
 from clearmargin.config import RunConfig, dump_config, read_config
 from clearmargin.errors import ConfigError, UsageError
-from clearmargin.files import disk_errors, partial_path, write_json, write_text
+from clearmargin.files import disk_errors, make_folder, partial_path, write_json, write_text
 
 LIBRARIES = ("torch", "lightning-fabric", "onnx", "onnxruntime", "numpy", "pandas", "pillow", "scikit-learn", "scipy")
 _HASHED = ("config.toml", "manifest.parquet", "split.csv", "predictions.csv", "metrics.json", "bundle/SHA256SUMS")
@@ -48,7 +48,7 @@ def open_run(run: Path, config: RunConfig, *, resume: bool) -> Iterator[None]:
     """
     with disk_errors(run):
         _check_free(run, resume=resume)
-        run.mkdir(parents=True, exist_ok=True)
+        make_folder(run)
         lock = FileLock(run / ".lock")
         try:
             lock.acquire(timeout=0)
