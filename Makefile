@@ -1,12 +1,13 @@
 # make demo    the main job on phantom data, nothing to download
 # make test    every test
 # make check   lint, types, architecture and tests, as CI does
+# make fuzz    attack every reader for MINUTES (10) with inputs that are new each time
 
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo setup test check lint types architecture bench docs clean
+.PHONY: demo setup test check lint types architecture fuzz bench docs clean
 
 demo: setup
 	$(BIN)/clearmargin demo --out demo
@@ -28,8 +29,15 @@ types: .venv/.installed-dev
 architecture: .venv/.installed-dev
 	$(BIN)/lint-imports
 
+MINUTES ?= 10
+
+fuzz: .venv/.installed-dev
+	$(BIN)/python -m tests.fuzz.run --minutes $(MINUTES)
+
 bench: .venv/.installed-dev
 	$(BIN)/python benchmarks/pack.py
+	$(BIN)/python benchmarks/audit.py
+	$(BIN)/python benchmarks/similar.py
 	$(BIN)/python benchmarks/epoch.py
 	$(BIN)/python benchmarks/predict.py
 	$(BIN)/python benchmarks/bootstrap.py

@@ -16,12 +16,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from clearmargin.config import AugmentSettings, RunConfig, load_recipe, recipe_names
+from clearmargin.config import load_recipe, recipe_names
 from clearmargin.data.audit import audit_manifest
 from clearmargin.data.sources import read_source
 from clearmargin.data.store import pack_store
 from clearmargin.images.preprocess import Preprocessing, choose_preprocessing
 from clearmargin.models import build_model
+from clearmargin.settings import AugmentSettings, RunConfig
 from clearmargin.training.batches import TrainingImages
 from clearmargin.training.loop import choose_precision, fit_model
 from images import add_options, folder_of

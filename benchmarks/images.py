@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from clearmargin.data.phantom import PhantomSettings, write_phantom
-from clearmargin.data.walk import is_image, walk_files
+from clearmargin.data.walk import walk_files
+from clearmargin.images.read import is_image
 
 
 def add_options(parser: argparse.ArgumentParser, *, images: int) -> None:

@@ -13,12 +13,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from clearmargin.config import ImageSettings
 from clearmargin.data.audit import audit_manifest
 from clearmargin.data.sources import read_source
 from clearmargin.data.store import pack_store
 from clearmargin.images.preprocess import choose_preprocessing
 from clearmargin.images.read import decode_image, read_bytes
+from clearmargin.settings import ImageSettings
 from images import add_options, folder_of
 
 

@@ -7,14 +7,14 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
-from clearmargin.config import RunConfig
+from clearmargin.settings import RunConfig
 
 _HEAD = """# Settings
 
 Every setting of a run, as it stands in a recipe or in the `config.toml` of a run. Change one with
 `--set section.key=value` (or `--set key=value` where only one section has the key). The default here is that of the
 setting; every recipe, the one named `default` too, sets some of them otherwise: see `src/clearmargin/recipes/`.
-Written by `make docs` from `src/clearmargin/config.py`.
+Written by `make docs` from `src/clearmargin/settings.py`.
 """
 
 

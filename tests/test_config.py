@@ -12,11 +12,6 @@ from hypothesis import strategies as st
 
 from clearmargin import config as configuration
 from clearmargin.config import (
-    AugmentSettings,
-    ImageSettings,
-    RunConfig,
-    SplitSettings,
-    TrainSettings,
     check_config,
     dump_config,
     load_recipe,
@@ -27,6 +22,7 @@ from clearmargin.config import (
     setting_names,
 )
 from clearmargin.errors import ClearmarginError, ConfigError, UnknownName, closest, counted, one_line
+from clearmargin.settings import AugmentSettings, ImageSettings, RunConfig, SplitSettings, TrainSettings
 
 
 class TestUnknownKeys:
@@ -265,7 +261,15 @@ class TestRoundTrip:
 
     def test_every_setting_is_written_out(self) -> None:
         config = load_recipe(
-            "default", {"data.source": "idc", "patient_regex": "x", "split_file": "x", "exclude_file": "x"}
+            "default",
+            {
+                "data.source": "idc",
+                "patient_regex": "x",
+                "split_file": "x",
+                "exclude_file": "x",
+                "labels_file": "x",
+                "frame": 1,
+            },
         )
         written = tomllib.loads(dump_config(config))
         names = [

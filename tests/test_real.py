@@ -80,6 +80,6 @@ def test_report_shows_the_figures(run: clearmargin.Run) -> None:
 def test_busi_masks_are_not_images_and_its_patients_are_unknown(real_data: Path) -> None:
     audit = clearmargin.audit(real_data / "busi")
     assert len(audit.manifest) == 40
-    assert {finding.kind for finding in audit.findings} >= {"mask", "unlabelled", "unknown_patients"}
+    assert {finding.kind for finding in audit.findings} >= {"mask", "normal_left_out", "unknown_patients"}
     with pytest.raises(clearmargin.ClearmarginError, match="--by image"):
         clearmargin.split(real_data / "busi")

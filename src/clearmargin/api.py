@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from clearmargin.config import DataSettings, RunConfig, check_config, load_recipe, read_config
+from clearmargin.config import check_config, load_recipe, read_config
 from clearmargin.errors import DataError
 from clearmargin.images.file_names import written_name
+from clearmargin.settings import DataSettings
 from clearmargin.types import Listener
 
 if TYPE_CHECKING:
@@ -39,6 +40,12 @@ def train(
     patient_regex: str | None = None,
     exclude: Pathlike | None = None,
     tolerance: float | None = None,
+    labels: Pathlike | None = None,
+    view: Literal["full", "crop"] | None = None,
+    normal: Literal["exclude", "benign"] | None = None,
+    magnification: Sequence[int] = (),
+    frame: int | None = None,
+    pseudonymise: bool = False,
     deterministic: bool | None = None,
     resume: bool = False,
     command: str = "",
@@ -60,6 +67,12 @@ def train(
         patient_regex: takes the patient from each path.
         exclude: a text file with one path a line to leave out.
         tolerance: share of unusable files up to which the run goes on.
+        labels: a CSV with the labels, for DICOM folders.
+        view: full images, or a crop around each lesion; `full` when None.
+        normal: what becomes of images without any lesion; `exclude` when None.
+        magnification: of BreaKHis, the magnifications to take; all when empty.
+        frame: of images with several, the frame to take, counted from 1.
+        pseudonymise: patient ids, slide ids and paths leave as keyed hashes.
         deterministic: bit for bit the same result each time.
         resume: go on with a stopped run; settings not given are those of the run.
         command: what the user typed, for the report.
@@ -76,12 +89,20 @@ def train(
         "train.epochs": epochs,
         "seed": seed,
         "deterministic": deterministic,
-        "data.root": _absolute(data),
-        "data.source": source,
-        "data.patient_regex": patient_regex,
         "data.split_file": _absolute(split) if split is not None else None,
-        "data.exclude_file": _absolute(exclude) if exclude is not None else None,
-        "data.tolerance": tolerance,
+        **_data_changes(
+            data,
+            source=source,
+            patient_regex=patient_regex,
+            exclude=exclude,
+            tolerance=tolerance,
+            labels=labels,
+            view=view,
+            normal=normal,
+            magnification=magnification,
+            frame=frame,
+            pseudonymise=pseudonymise,
+        ),
     }
     changes = {**(settings or {}), **{key: value for key, value in given.items() if value is not None}}
     saved = Path(out) / "config.toml"
@@ -97,6 +118,12 @@ def audit(
     patient_regex: str | None = None,
     exclude: Pathlike | None = None,
     tolerance: float | None = None,
+    labels: Pathlike | None = None,
+    view: Literal["full", "crop"] | None = None,
+    normal: Literal["exclude", "benign"] | None = None,
+    magnification: Sequence[int] = (),
+    frame: int | None = None,
+    pseudonymise: bool = False,
     listener: Listener = Listener(),
 ) -> Audit:
     """Everything that is wrong with the images, found at once; originals are not touched.
@@ -106,7 +133,19 @@ def audit(
     """
     from clearmargin.data.audit import audit_images  # noqa: PLC0415
 
-    where = _data_settings(data, source=source, patient_regex=patient_regex, exclude=exclude, tolerance=tolerance)
+    where = _data_settings(
+        data,
+        source=source,
+        patient_regex=patient_regex,
+        exclude=exclude,
+        tolerance=tolerance,
+        labels=labels,
+        view=view,
+        normal=normal,
+        magnification=magnification,
+        frame=frame,
+        pseudonymise=pseudonymise,
+    )
     return audit_images(where, listener=listener)
 
 
@@ -122,6 +161,12 @@ def split(
     patient_regex: str | None = None,
     exclude: Pathlike | None = None,
     tolerance: float | None = None,
+    labels: Pathlike | None = None,
+    view: Literal["full", "crop"] | None = None,
+    normal: Literal["exclude", "benign"] | None = None,
+    magnification: Sequence[int] = (),
+    frame: int | None = None,
+    pseudonymise: bool = False,
     listener: Listener = Listener(),
 ) -> pd.DataFrame:
     """The split as a table: path, patient_id, label and split (or fold, 0 to folds - 1).
@@ -136,7 +181,19 @@ def split(
     from clearmargin.data.split import fold_manifest, official_split, split_manifest  # noqa: PLC0415
 
     config = check_config({"split": {"by": by or "patient", "fractions": list(fractions)}, "seed": seed})
-    where = _data_settings(data, source=source, patient_regex=patient_regex, exclude=exclude, tolerance=tolerance)
+    where = _data_settings(
+        data,
+        source=source,
+        patient_regex=patient_regex,
+        exclude=exclude,
+        tolerance=tolerance,
+        labels=labels,
+        view=view,
+        normal=normal,
+        magnification=magnification,
+        frame=frame,
+        pseudonymise=pseudonymise,
+    )
     fresh = folds is not None or (by is not None and not official)
     audited = audit_images(where, ignore_official=fresh, listener=listener)
     audited.check()
@@ -162,17 +219,36 @@ def _absolute(path: Pathlike) -> str:
     raise DataError(f"{written_name(os.fspath(path))}: {what}.")
 
 
-def _data_settings(
+def _data_settings(data: Pathlike, **changes: Any) -> DataSettings:
+    given = {key: value for key, value in _data_changes(data, **changes).items() if value is not None}
+    return load_recipe("default", given).data
+
+
+def _data_changes(
     data: Pathlike,
     *,
     source: str | None,
     patient_regex: str | None,
     exclude: Pathlike | None,
     tolerance: float | None,
-) -> DataSettings:
-    values: dict[str, Any] = {"root": _absolute(data), "source": source, "patient_regex": patient_regex}
-    values["exclude_file"] = _absolute(exclude) if exclude is not None else None
-    if tolerance is not None:
-        values["tolerance"] = tolerance
-    config: RunConfig = check_config({"data": values})
-    return config.data
+    labels: Pathlike | None,
+    view: str | None,
+    normal: str | None,
+    magnification: Sequence[int],
+    frame: int | None,
+    pseudonymise: bool,
+) -> dict[str, Any]:
+    """The settings of the section `data` by their dotted keys; what was not given is None."""
+    return {
+        "data.root": _absolute(data),
+        "data.source": source,
+        "data.patient_regex": patient_regex,
+        "data.exclude_file": _absolute(exclude) if exclude is not None else None,
+        "data.tolerance": tolerance,
+        "data.labels_file": _absolute(labels) if labels is not None else None,
+        "data.view": view,
+        "data.normal": normal,
+        "data.magnification": list(magnification) or None,
+        "data.frame": frame,
+        "data.pseudonymise": pseudonymise or None,
+    }

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from clearmargin.errors import DataError
+from clearmargin.errors import DataError, UsageError
 
 _DISK_ERRORS = (
     errno.ENOSPC,
@@ -51,12 +51,35 @@ def make_folder(path: Path) -> None:
 
     Raises:
         DataError: nothing can be made there, as below /proc.
+        UsageError: a file has this name.
         OSError: for `disk_errors` to put into words.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except FileNotFoundError as error:
         raise DataError(f"{path}: not writable ({error.strerror}). Write to another folder.") from None
+    except FileExistsError:
+        raise UsageError(f"{path}: is a file, not a folder. Write to another folder.") from None
+
+
+def check_can_hold_file(path: Path, option: str, *, example: str) -> None:
+    """Passes when a file can be written at `path`, for which folders may have to be made, or an older one replaced.
+
+    Args:
+        path: what was given.
+        option: where it was given, as --out; for the message.
+        example: a name for the file; for the message.
+
+    Raises:
+        UsageError: a folder, a pipe or a device is there, or a file stands where a folder must be.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder; give a file, as {option} {path / example}.")
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise UsageError(f"{above}: is not a folder; give a file elsewhere with {option}.")
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path}: is a pipe or a device; give a file with {option}.")
 
 
 def partial_path(path: Path) -> Path:

@@ -16,6 +16,9 @@ Split = Literal["train", "validation", "test"]
 Protocol = Literal["patient", "image", "official"]
 Decision = Literal["benign", "malignant", "abstain", "refused"]
 Severity = Literal["blocking", "warning", "note"]
+Content = Literal["histology", "mammogram", "ultrasound", "lesion"]
+"""What an image shows: a piece of tissue, a whole breast in X-rays, an ultrasound view, or a lesion cut out of one."""
+Certainty = Literal["certain", "likely", "possible"]
 
 BENIGN, MALIGNANT = 0, 1
 LABEL_NAMES: tuple[str, str] = ("benign", "malignant")
@@ -34,6 +37,8 @@ MANIFEST_COLUMNS: tuple[str, ...] = (
     "width",
     "height",
     "sha256",
+    "side",
+    "view",
 )
 PREDICTION_COLUMNS: tuple[str, ...] = (
     "path",
@@ -82,7 +87,9 @@ class Finding:
     """One thing the audit found: what, how bad, where, and how to mend it.
 
     `paths` lists every file concerned (the text output shows the first few); `count` is their number,
-    or the number of patients or rows where a finding is not about files.
+    or the number of patients or rows where a finding is not about files. `certainty` says how sure it is: a
+    fact read from files is certain, an estimate from pixels is likely or possible. `groups` holds the paths
+    that belong together, where a finding is about copies.
     """
 
     kind: str
@@ -91,6 +98,8 @@ class Finding:
     fix: str
     paths: tuple[str, ...] = ()
     count: int = 0
+    certainty: Certainty = "certain"
+    groups: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

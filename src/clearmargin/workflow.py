@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,10 @@ from clearmargin import __version__
 from clearmargin.bundle.export import export_onnx
 from clearmargin.bundle.schema import Architecture, Lineage, ModelFile
 from clearmargin.bundle.write import write_bundle
-from clearmargin.config import RunConfig, dump_config, read_config
+from clearmargin.config import dump_config, read_config
 from clearmargin.data.audit import audit_images
 from clearmargin.data.manifest import Manifest, data_hash, write_manifest
+from clearmargin.data.pseudonyms import hide_paths, read_key
 from clearmargin.data.split import Assignment, official_split, read_split, split_manifest
 from clearmargin.data.store import Store, pack_store
 from clearmargin.decision import decide, probability
@@ -35,11 +36,11 @@ from clearmargin.evaluation.operating_point import choose_operating_point
 from clearmargin.evaluation.predictions import write_predictions
 from clearmargin.files import write_json, write_whole
 from clearmargin.images.preprocess import Preprocessing, choose_preprocessing
-from clearmargin.images.read import read_image
 from clearmargin.models import build_model, check_model_name
 from clearmargin.models.contract import count_parameters
 from clearmargin.predict.session import Session
 from clearmargin.report.html import write_report
+from clearmargin.settings import RunConfig
 from clearmargin.training.batches import TrainingImages
 from clearmargin.training.log import RunLog
 from clearmargin.training.loop import Fitted, choose_precision, fit_model
@@ -54,6 +55,7 @@ from clearmargin.training.run_folder import (
 from clearmargin.types import OPTIMISTIC_STAMP, Listener, OperatingPoint
 
 _PARITY_IMAGES = 32
+_HIDDEN_COMMAND = "clearmargin train (the rest names files, and is left out of a pseudonymised run)"
 _SAME_LOGIT = 1e-3
 
 
@@ -96,13 +98,16 @@ def run_training(
         ClearmarginError: of the kind that fits; nothing that looks complete is left behind.
     """
     check_model_name(config.model.name)
+    shown = config
+    if config.data.pseudonymise:
+        shown, command = hide_paths(config, read_key()), _HIDDEN_COMMAND
     if resume and is_complete(out):
-        check_same(read_config(out / "config.toml"), config, out)
+        check_same(read_config(out / "config.toml"), shown, out)
         listener.note(f"{out}: this run is complete already.")
         return Run(out)
     if resume and not is_begun(out):
         listener.note(f"{out}: nothing to resume there yet; starting from the beginning.")
-    with open_run(out, config, resume=resume):
+    with open_run(out, shown, resume=resume):
         log = RunLog(out / "log.jsonl", listener)
         environment = describe_environment(command)
         audit = audit_images(config.data, ignore_official=config.data.split_file is not None, listener=log)
@@ -117,7 +122,7 @@ def run_training(
         hashes = {"data_sha256": data_hash(manifest), "split_sha256": protocol["split_sha256"]}
         write_whole(out / "split.csv", lambda path: assignment.table().to_csv(path, index=False))
         sizes = manifest.frame[["width", "height"]].to_numpy(dtype=np.int64)
-        preprocessing = choose_preprocessing(config.images, sizes)
+        preprocessing = choose_preprocessing(config.images, sizes, content=manifest.content)
         store = pack_store(manifest, preprocessing, listener=log)
         fitted = _fit(config, assignment, store, preprocessing=preprocessing, hashes=hashes, out=out, listener=log)
         log.stage("export")
@@ -151,7 +156,7 @@ def run_training(
         environment |= _describe_run(model_file, fitted, store, log)
         log.stage("report")
         write_json(out / "environment.json", environment)
-        build_report(out, preprocessing)
+        build_report(out, preprocessing, locate=manifest.locate)
         finish_run(out, {"protocol": metrics["protocol"], "stamp": lineage.stamp})
     return Run(out)
 
@@ -207,9 +212,9 @@ def describe_protocol(assignment: Assignment, seed: int) -> dict[str, Any]:
     }
 
 
-def build_report(run: Path, preprocessing: Preprocessing) -> Path:
-    """report.html of the run folder, from its files."""
-    return write_report(run, load_image=lambda path: preprocessing.apply(read_image(path)))
+def build_report(run: Path, preprocessing: Preprocessing, *, locate: Callable[[str], str] = str) -> Path:
+    """report.html of the run folder, from its files; `locate` says where the image of a path is read."""
+    return write_report(run, load_image=lambda path: preprocessing.read(locate(path)))
 
 
 def _fit(

@@ -56,9 +56,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     read = packing._read_packed
     paths: list[str] = []
 
-    def counting(path: str, content: str, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    def counting(path: str, name: str, content: str, preprocessing: Preprocessing) -> NDArray[np.uint8]:
         paths.append(path)
-        return read(path, content, preprocessing)
+        return read(path, name, content, preprocessing)
 
     monkeypatch.setattr(packing, "_read_packed", counting)
     return paths
@@ -176,10 +176,10 @@ class TestResuming:
     def stop_after(self, monkeypatch: pytest.MonkeyPatch, images: int) -> None:
         read, count = packing._read_packed, iter(range(10**6))
 
-        def stopping(path: str, content: str, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+        def stopping(path: str, name: str, content: str, preprocessing: Preprocessing) -> NDArray[np.uint8]:
             if next(count) >= images:
                 raise KeyboardInterrupt
-            return read(path, content, preprocessing)
+            return read(path, name, content, preprocessing)
 
         monkeypatch.setattr(packing, "_read_packed", stopping)
         monkeypatch.setattr(os, "cpu_count", lambda: 1)  # one thread, so that the chunks are done in their order

@@ -10,8 +10,8 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from clearmargin.config import ImageSettings
 from clearmargin.images.preprocess import Preprocessing, choose_preprocessing
+from clearmargin.settings import ImageSettings
 
 GENERATOR = np.random.default_rng(3)
 

@@ -20,7 +20,8 @@ from PIL import Image
 
 from clearmargin.errors import ImageError
 from clearmargin.images.file_names import name_on_disk, written_name
-from clearmargin.images.read import Limits, decode_image, read_bytes, read_image
+from clearmargin.images.limits import Limits
+from clearmargin.images.read import decode_image, read_bytes, read_image
 
 # Under the settings of the test suite Pillow's warnings would become errors and hide what a user gets.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
@@ -428,7 +429,7 @@ class TestDamage:
         (tmp_path / "large.pgm").write_bytes(bomb)
         script = (
             "import sys\n"
-            "from clearmargin.data.scan import scan_images\n"
+            "from clearmargin.data.audit.scan import scan_images\n"
             "print(*(file.kind or 'fine' for file in scan_images(sys.argv[1:]).files))\n"
         )
         files = [str(tmp_path / name) for name in ("exif.jpg", "cut.tif", "large.pgm")]

@@ -23,8 +23,9 @@ from tests.predict.conftest import SPEC
 
 from clearmargin.bundle.read import read_bundle
 from clearmargin.errors import BundleError, DataError
-from clearmargin.images.read import Pixels, read_image
-from clearmargin.predict import predictor as predictor_module
+from clearmargin.images import preprocess
+from clearmargin.images.limits import Limits
+from clearmargin.images.read import EncodedImage, read_encoded, read_image
 from clearmargin.predict.predictor import PREDICTION_KEYS, Predictor, load_bundle, prediction_row
 from clearmargin.types import Prediction, Record
 
@@ -168,12 +169,12 @@ def slow_reading(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Two threads that take their time; gives the paths that were read."""
     paths: list[str] = []
 
-    def read(path: str) -> Pixels:
+    def read(path: str, limits: Limits) -> EncodedImage:
         time.sleep(0.05)
         paths.append(path)
-        return read_image(path)
+        return read_encoded(path, limits)
 
-    monkeypatch.setattr(predictor_module, "read_image", read)
+    monkeypatch.setattr(preprocess, "read_encoded", read)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     return paths
 

@@ -14,10 +14,11 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
-from clearmargin.config import RunConfig, TrainSettings, dump_config
+from clearmargin.config import dump_config
 from clearmargin.evaluation.assemble import evaluate_predictions
 from clearmargin.evaluation.predictions import write_predictions
 from clearmargin.report.html import write_report
+from clearmargin.settings import RunConfig, TrainSettings
 from clearmargin.types import LABEL_NAMES, SPLITS, OperatingPoint
 
 THRESHOLD = 0.31

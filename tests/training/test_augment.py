@@ -16,7 +16,7 @@ from PIL import Image
 from scipy import ndimage
 from torch import Tensor
 
-from clearmargin.config import AugmentSettings
+from clearmargin.settings import AugmentSettings
 from clearmargin.training.augment import augment
 
 EVERYTHING = AugmentSettings(

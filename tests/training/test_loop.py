@@ -16,11 +16,11 @@ import torch.nn.functional as F
 from tests.training.toy_training import Heard, plain_config, toy_config, toy_images, train, weights
 from torch import Tensor
 
-from clearmargin.config import RunConfig
 from clearmargin.errors import ConfigError, DataError
 from clearmargin.evaluation.metrics import auroc
 from clearmargin.models import build_model
 from clearmargin.models.contract import Classifier
+from clearmargin.settings import RunConfig
 from clearmargin.training import loop
 from clearmargin.training.batches import TrainingImages, epoch_order
 from clearmargin.training.checkpoint import copy_state

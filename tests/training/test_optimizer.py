@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from clearmargin.config import TrainSettings, load_recipe
+from clearmargin.config import load_recipe
 from clearmargin.models import build_model
+from clearmargin.settings import TrainSettings
 from clearmargin.training.optimizer import build_optimizer, learning_rate
 
 

@@ -23,8 +23,8 @@ from tests.training.toy_training import (
     weights,
 )
 
-from clearmargin.config import RunConfig
 from clearmargin.errors import Interrupted
+from clearmargin.settings import RunConfig
 from clearmargin.training.loop import Fitted
 
 RUNS: dict[str, tuple[RunConfig, int]] = {

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from clearmargin.config import AugmentSettings, RunConfig, load_recipe
+from clearmargin.config import load_recipe
 from clearmargin.errors import Interrupted
 from clearmargin.images.preprocess import Preprocessing
 from clearmargin.models import build_model
+from clearmargin.settings import AugmentSettings, RunConfig
 from clearmargin.training.batches import TrainingImages
 from clearmargin.training.loop import Fitted, fit_model
 from clearmargin.types import Listener

@@ -19,6 +19,7 @@ import typer
 
 from clearmargin.cli.audit import audit
 from clearmargin.cli.demo import demo
+from clearmargin.cli.download import download
 from clearmargin.cli.predict import predict
 from clearmargin.cli.report import report
 from clearmargin.cli.split import split
@@ -33,6 +34,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "train": train,
     "predict": predict,
     "report": report,
+    "download": download,
 }
 
 _SUMMARY = (

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from clearmargin.cli.options import Frame
 from clearmargin.errors import one_line
 
 if TYPE_CHECKING:
@@ -21,10 +22,13 @@ if TYPE_CHECKING:
 
 def predict(
     bundle: Annotated[Path, typer.Argument(help="A bundle folder, or a run folder.")],
-    paths: Annotated[list[str], typer.Argument(metavar="PATH…", help="Images, folders, globs or manifests (CSV).")],
+    paths: Annotated[
+        list[str], typer.Argument(metavar="PATH…", help="Images, folders, zips, globs or manifests (CSV).")
+    ],
     output: Annotated[
         Literal["table", "json", "csv"], typer.Option("--format", help="json is one object a line.")
     ] = "table",
+    frame: Frame = None,
 ) -> None:
     """Decide on images with a trained bundle; exit code 5 when every input was refused."""
     from clearmargin.errors import AllRefused
@@ -36,61 +40,88 @@ def predict(
     total, refused = 0, 0
     write = {"table": _write_table, "json": _write_json, "csv": _write_csv}[output]
 
-    def counted() -> Iterator[Prediction]:
+    def watched() -> Iterator[Prediction]:
         nonlocal total, refused
-        for prediction in predictor.predict_records(find_records(paths)):
+        for prediction in predictor.predict_records(find_records(paths, frame=frame)):
             total += 1
             refused += prediction.decision == "refused"
             yield prediction
 
-    write(counted())
+    write(watched())
     if refused:
         print(f"{refused:,} of {total:,} images were refused, each with its reason.", file=sys.stderr)
     if refused == total:
         raise AllRefused(f"every input was refused ({total:,} in all); see the reasons above.")
 
 
-def find_records(paths: Iterable[str]) -> list[Record]:
-    """The images that the arguments mean, in order; folders are searched through.
+def find_records(paths: Iterable[str], *, frame: int | None = None) -> list[Record]:
+    """The images that the arguments mean, in order; folders and .zip files are searched through.
 
     Raises:
         DataError: a path is not there, a glob or folder has no image, or a manifest has no column `path`.
     """
     records: list[Record] = []
     for path in paths:
-        records += _records_of_path(path)
+        records += _records_of_path(path, frame)
     return records
 
 
-def _records_of_path(path: str) -> list[Record]:
-    from clearmargin.data.walk import is_image, walk_files
-    from clearmargin.errors import DataError
+def _records_of_path(path: str, frame: int | None) -> list[Record]:
+    from clearmargin.data.names import find_masks
+    from clearmargin.data.walk import walk_files
+    from clearmargin.errors import DataError, counted
+    from clearmargin.images.archive import is_zip
+    from clearmargin.images.place import parse_place, split_archive
+    from clearmargin.images.read import is_image
 
     place = Path(path)
+    suffix = place.suffix.lower()
     # os.path answers no, where Path raises, for a name that is too long or holds a null byte.
-    if os.path.isdir(path):
-        found = [str(place / name) for name in walk_files(place) if is_image(name)]
-        if not found:
+    if os.path.isdir(path) or is_zip(path):
+        found = [name for name in walk_files(place) if is_image(name)]
+        masks = find_masks(found)
+        if len(found) == len(masks):
             raise DataError(f"{path}: no images in this folder.")
-        return [_record(name) for name in found]
-    if place.suffix.lower() in (".csv", ".parquet") and os.path.isfile(path):
+        if masks:
+            print(f"Note: {counted(len(masks), 'mask', 'masks')} below {path} left out.", file=sys.stderr)
+        return [_record(str(place / name), frame) for name in found if name not in masks]
+    if suffix == ".npz" and os.path.isfile(path):
+        return _array_records(path)
+    if suffix in (".csv", ".parquet") and os.path.isfile(path):
         return _manifest_records(place)
-    if os.path.lexists(path):
-        return [_record(path)]
+    if os.path.lexists(path) or os.path.lexists(parse_place(path).file) or split_archive(path) is not None:
+        return [_record(path, frame)]
     if any(character in path for character in "*?["):
         matches = sorted(glob.glob(path, recursive=True))
         if not matches:
             raise DataError(f"{path}: no file matches.")
         files = [match for match in matches if os.path.isfile(match)]
-        return [_record(match) for match in files if is_image(match) or len(files) == 1]
+        return [_record(match, frame) for match in files if is_image(match) or len(files) == 1]
     raise DataError(f"{path}: no such file or folder.")
 
 
-def _record(path: str) -> Record:
-    from clearmargin.data.names import parse_idc_name
+def _array_records(path: str) -> list[Record]:
+    from clearmargin.errors import DataError
+    from clearmargin.images.archive import list_arrays
     from clearmargin.types import Record
 
-    facts = parse_idc_name(Path(path).name)
+    shapes = {name: shape for name, shape in list_arrays(path).items() if len(shape) >= 3}
+    if not shapes:
+        raise DataError(f"{path}: holds no array of images, (N, H, W) or (N, H, W, 3).")
+    return [Record(f"{path}/{name}/{row}") for name, shape in shapes.items() for row in range(shape[0])]
+
+
+def _record(path: str, frame: int | None) -> Record:
+    from clearmargin.data.names import parse_breakhis_name, parse_idc_name
+    from clearmargin.images.place import Place
+    from clearmargin.types import Record
+
+    name = Path(path).name
+    facts, breakhis = parse_idc_name(name), parse_breakhis_name(name)
+    if frame is not None and path.lower().endswith((".dcm", ".dicom")):
+        path = str(Place(path, frame))
+    if breakhis is not None:
+        return Record(path, breakhis.patient_id, breakhis.slide_id)
     if facts is None:
         return Record(path)
     patient, x, y, _ = facts
@@ -99,35 +130,22 @@ def _record(path: str) -> Record:
 
 def _manifest_records(path: Path) -> list[Record]:
     from clearmargin.errors import DataError
-    from clearmargin.types import Record
+    from clearmargin.predict.records import records_of_rows
 
     if path.suffix.lower() == ".parquet":
-        import pandas as pd
+        from clearmargin.data.sources.csv import read_table
 
-        table = pd.read_parquet(path)
-        rows = table.astype(object).where(table.notna(), "").to_dict("records")
-        columns = list(map(str, table.columns))
+        table = read_table(path)
+        rows = [dict(zip(table.columns, values, strict=True)) for values in table.itertuples(index=False, name=None)]
     else:
         try:
             with path.open(newline="", encoding="utf-8-sig") as file:
-                reader = csv.DictReader(file)
-                rows = list(reader)
-                columns = list(reader.fieldnames or [])
+                rows = list(csv.DictReader(file))
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise DataError(f"{path}: cannot be read as a CSV ({error}).") from None
-    if "path" not in columns:
-        raise DataError(f"{path}: the column 'path' is missing; found {', '.join(columns) or 'none'}.")
     if not rows:
         raise DataError(f"{path}: the manifest has no rows.")
-    records = []
-    for line, row in enumerate(rows, start=2):
-        try:
-            x, y = (int(float(row.get(key) or "nan")) if row.get(key) else None for key in ("x", "y"))
-        except ValueError:
-            raise DataError(f"{path}: line {line} has x or y that are not whole pixels.") from None
-        patient, slide = (str(row[key]) if row.get(key) else None for key in ("patient_id", "slide_id"))
-        records.append(Record(str(path.parent / str(row["path"])), patient, slide, x, y))
-    return records
+    return list(records_of_rows(rows, where=str(path), folder=path.parent, first_line=2))
 
 
 def _write_json(predictions: Iterable[Prediction]) -> None:

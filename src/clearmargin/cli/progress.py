@@ -13,14 +13,21 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 _STAGES = {
+    "download": "Downloading",
+    "verify": "Verifying",
+    "unpack": "Unpacking",
     "draw": "Drawing phantom slides",
     "audit": "Auditing",
+    "compare": "Looking for copies",
+    "confounding": "Testing what is trivial",
     "pack": "Packing",
     "train": "Training",
     "export": "Exporting to ONNX",
     "evaluate": "Evaluating",
     "report": "Writing the report",
 }
+_IN_BYTES = ("download", "verify")
+_MEGABYTE = 10**6
 _PLAIN_EVERY_S = 10.0
 
 
@@ -44,7 +51,7 @@ class PlainListener(Listener):
     def advance(self, done: int, total: int) -> None:
         if time.monotonic() - self._told >= _PLAIN_EVERY_S and self._stage != "train":
             self._told = time.monotonic()
-            _say(f"  {done:,} of {total:,} ({done / (self._told - self._started):,.0f}/s)")
+            _say(f"  {_amount(self._stage, done, total)} ({_rate(self._stage, done, self._told - self._started)})")
 
     def epoch(self, row: Mapping[str, float]) -> None:
         _say(f"  {describe_epoch(row)}")
@@ -60,7 +67,6 @@ class DrawnListener(Listener):
         from rich.console import Console
         from rich.progress import (
             BarColumn,
-            MofNCompleteColumn,
             Progress,
             TextColumn,
             TimeElapsedColumn,
@@ -71,7 +77,7 @@ class DrawnListener(Listener):
         self._progress = Progress(
             TextColumn("{task.description:<24}"),
             BarColumn(bar_width=None, complete_style="magenta", finished_style="magenta"),
-            MofNCompleteColumn(),
+            TextColumn("{task.fields[amount]:>20}"),
             TextColumn("{task.fields[rate]:>10}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
@@ -84,8 +90,8 @@ class DrawnListener(Listener):
     def stage(self, name: str) -> None:
         self._finish()
         self._started = time.monotonic()
-        self._name = _STAGES.get(name, name)
-        self._task = self._progress.add_task(self._name, total=None, rate="")
+        self._stage, self._name = name, _STAGES.get(name, name)
+        self._task = self._progress.add_task(self._name, total=None, amount="", rate="")
         self._progress.start()
         if name in ("export", "report"):  # nothing to count
             self._finish()
@@ -93,8 +99,10 @@ class DrawnListener(Listener):
     def advance(self, done: int, total: int) -> None:
         if self._task is None:
             return
-        rate = done / max(time.monotonic() - self._started, 1e-9)
-        self._progress.update(self._task, completed=done, total=total, rate=f"{rate:,.0f}/s")
+        rate = _rate(self._stage, done, time.monotonic() - self._started)
+        self._progress.update(
+            self._task, completed=done, total=total, amount=_amount(self._stage, done, total), rate=rate
+        )
         if done >= total:
             self._finish()
 
@@ -119,6 +127,17 @@ def describe_epoch(row: Mapping[str, float]) -> str:
         f"validation: loss {row['validation_loss']:.3f}  accuracy {row['validation_accuracy']:.3f}  "
         f"AUROC {row['validation_auroc']:.3f}  ({row['images_per_second']:,.0f} images/s)"
     )
+
+
+def _amount(stage: str, done: int, total: int) -> str:
+    if stage in _IN_BYTES:
+        return f"{done / _MEGABYTE:,.1f} of {total / _MEGABYTE:,.1f} MB"
+    return f"{done:,} of {total:,}"
+
+
+def _rate(stage: str, done: int, seconds: float) -> str:
+    rate = done / max(seconds, 1e-9)
+    return f"{rate / _MEGABYTE:,.1f} MB/s" if stage in _IN_BYTES else f"{rate:,.0f}/s"
 
 
 def _say(text: str) -> None:

@@ -13,11 +13,10 @@ def report(run: Annotated[Path, typer.Argument(help="A finished run folder.")]) 
     from clearmargin.bundle.read import read_bundle
     from clearmargin.errors import DataError
     from clearmargin.files import disk_errors
-    from clearmargin.images.read import read_image
     from clearmargin.report.html import write_report
 
     if not (run / "run.json").is_file():
         raise DataError(f"{run}: not a finished run (no run.json). Finish it with train --resume.")
     preprocessing = read_bundle(run).model.preprocessing
     with disk_errors(run):
-        print(write_report(run, load_image=lambda path: preprocessing.apply(read_image(path))))
+        print(write_report(run, load_image=preprocessing.read))

@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import shlex
+import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clearmargin.errors import one_line
+from clearmargin.report.findings import (
+    CERTAINTIES,
+    LONGEST_WORD,
+    certainty,
+    clean,
+    extent,
+    gather_paths,
+    message,
+    short_path,
+    sort_findings,
+    usable_line,
+    verdict,
+)
 from clearmargin.types import SPLITS
 
 if TYPE_CHECKING:
@@ -54,28 +68,72 @@ def run_summary(folder: Path, metrics: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def audit_summary(audit: Mapping[str, Any]) -> str:
-    """Counts, then each finding with its place and fix."""
-    counts, data = audit["counts"], audit["data"]
-    patients = "patients unknown" if counts["patients"] is None else f"{counts['patients']:,} patients"
-    classes = f"{counts['benign']:,} benign, {counts['malignant']:,} malignant"
+def terminal_width() -> int:
+    """Columns to write for: those of the terminal, from 40 to 120; 80 where standard output is none."""
+    if not sys.stdout.isatty():
+        return 80
+    return min(max(shutil.get_terminal_size().columns, 40), 120)
+
+
+def audit_summary(audit: Mapping[str, Any], *, width: int = 80) -> str:
+    """What can be used, each finding with its extent, first places and fix, and the verdict last.
+
+    Args:
+        audit: as `Audit.to_dict` gives it.
+        width: columns that no line goes beyond.
+    """
+    data, root = audit["data"], str(audit["data"]["root"])
+    indent = " " * (10 if width >= 60 else 2)
+    flow = " → ".join(f"{step['count']:,} {step['step']}" for step in audit["flow"])
     lines = [
-        f"{data['root']} (source: {data['source']})",
-        f"{counts['images']:,} usable images: {classes}; {patients}",
+        *_wrap(f"{clean(root)} (source: {clean(data['source'])})", width),
+        *_wrap(usable_line(audit), width),
+        *_wrap(flow, width),
         "",
     ]
-    for finding in audit["findings"]:
-        lines.append(f"{finding['severity'].upper():<9} {finding['kind']}")
-        lines.append(f"          {one_line(finding['message'])}")
-        lines += [f"            {one_line(path)}" for path in finding["paths"][:_SHOWN_PATHS]]
-        if len(finding["paths"]) > _SHOWN_PATHS:
-            lines.append(f"            … and {len(finding['paths']) - _SHOWN_PATHS:,} more")
-        lines.append(f"          Fix: {finding['fix']}")
-    if not audit["findings"]:
-        lines.append("Nothing found.")
-    blocking = sum(finding["severity"] == "blocking" for finding in audit["findings"])
-    lines += ["", f"{blocking} blocking: mend them first." if blocking else "Nothing blocks."]
-    return "\n".join(lines)
+    for finding in sort_findings(audit["findings"]):
+        kind, severity = clean(finding["kind"], LONGEST_WORD), finding["severity"].upper()
+        facts = ", ".join(fact for fact in (extent(finding), certainty(finding)) if fact)
+        lines += _wrap(f"{severity:<9} {kind} ({facts})", width, after=indent)
+        lines += _wrap(message(finding, root), width, indent, after=indent)
+        lines += _first_paths(finding, root, width, indent + "  ")
+        lines += _wrap(f"Fix: {clean(finding['fix'])}", width, indent, after=indent + "     ")
+        lines.append("")
+    return "\n".join([*lines, *_wrap(" ".join(verdict(audit)), width)])
+
+
+def _first_paths(finding: Mapping[str, Any], root: str, width: int, indent: str) -> list[str]:
+    """The first files, copies under what they are like, and how many more there are."""
+    sign = "= " if certainty(finding) == CERTAINTIES["certain"] else "≈ "
+    groups, lines, shown = gather_paths(finding), [], 0
+    for group in groups[:_SHOWN_PATHS]:
+        for number, path in enumerate(group[:_SHOWN_PATHS]):
+            mark = sign if number else ""
+            lines += _wrap(short_path(path, root), width, indent + mark, after=indent + "  ")
+            shown += 1
+    more = sum(map(len, groups)) - shown
+    return lines + ([f"{indent}… and {more:,} more"] if more else [])
+
+
+def _wrap(text: str, width: int, indent: str = "", *, after: str = "") -> list[str]:
+    """Lines of at most `width` cells, the first begun with `indent`, the others with `after`; long words are cut."""
+    from rich.cells import cell_len, chop_cells
+
+    lines, line, empty = [], indent, True
+    for word in text.split(" "):
+        if not empty and cell_len(line) + 1 + cell_len(word) <= width:
+            line += f" {word}"
+            continue
+        if not empty:
+            lines.append(line)
+            line = after
+        rest = word
+        while cell_len(rest) > width - cell_len(line):
+            piece = chop_cells(rest, width - cell_len(line))[0]
+            lines.append(line + piece)
+            line, rest = after, rest[len(piece) :]
+        line, empty = line + rest, False
+    return [each.rstrip() for each in [*lines, line]]
 
 
 def split_summary(table: pd.DataFrame, out: Path) -> str:

@@ -8,7 +8,20 @@ from typing import Annotated, Literal
 
 import typer
 
-from clearmargin.cli.options import Data, Exclude, PatientRegex, SourceName, Tolerance
+from clearmargin.cli.options import (
+    Data,
+    Exclude,
+    Frame,
+    Labels,
+    Magnification,
+    Normal,
+    PatientRegex,
+    Pseudonymise,
+    SourceName,
+    Tolerance,
+    View,
+    parse_magnification,
+)
 
 _HEADERS = ("path,patient_id,label,split", "path,patient_id,label,fold")
 
@@ -25,6 +38,12 @@ def split(
     source: SourceName = None,
     exclude: Exclude = None,
     tolerance: Tolerance = None,
+    labels: Labels = None,
+    view: View = None,
+    normal: Normal = None,
+    magnification: Magnification = None,
+    frame: Frame = None,
+    pseudonymise: Pseudonymise = False,
 ) -> None:
     """Write a stratified split by patient, the official one, or folds."""
     from clearmargin import api
@@ -49,6 +68,12 @@ def split(
         patient_regex=patient_regex,
         exclude=exclude,
         tolerance=tolerance,
+        labels=labels,
+        view=view,
+        normal=normal,
+        magnification=parse_magnification(magnification),
+        frame=frame,
+        pseudonymise=pseudonymise,
         listener=build_listener(),
     )
     with disk_errors(out):
@@ -61,13 +86,16 @@ def _check_free(data: Path, out: Path) -> None:
     """Passes when nothing but an older split would be replaced.
 
     Raises:
-        UsageError: the file is the data themselves, or somebody else's.
+        UsageError: the file is the data themselves or somebody else's, or no file can be there.
     """
     from clearmargin.errors import UsageError
+    from clearmargin.files import check_can_hold_file, disk_errors
 
-    if not os.path.exists(out):
-        return
-    with out.open("rb") as file:
-        header = file.readline(200).decode("utf-8", "replace").strip()
+    with disk_errors(out):
+        check_can_hold_file(out, "--out", example="split.csv")
+        if not out.exists():
+            return
+        with out.open("rb") as file:
+            header = file.readline(200).decode("utf-8", "replace").strip()
     if header not in _HEADERS or os.path.abspath(out) == os.path.abspath(data):
         raise UsageError(f"{out}: is there already, and is not a split; give another file with --out.")

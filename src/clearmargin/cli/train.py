@@ -9,7 +9,20 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from clearmargin.cli.options import Data, Exclude, PatientRegex, SourceName, Tolerance
+from clearmargin.cli.options import (
+    Data,
+    Exclude,
+    Frame,
+    Labels,
+    Magnification,
+    Normal,
+    PatientRegex,
+    Pseudonymise,
+    SourceName,
+    Tolerance,
+    View,
+    parse_magnification,
+)
 
 
 def train(
@@ -31,6 +44,12 @@ def train(
     source: SourceName = None,
     exclude: Exclude = None,
     tolerance: Tolerance = None,
+    labels: Labels = None,
+    view: View = None,
+    normal: Normal = None,
+    magnification: Magnification = None,
+    frame: Frame = None,
+    pseudonymise: Pseudonymise = False,
     deterministic: Annotated[bool, typer.Option("--deterministic", help="Bit for bit the same each time.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
 ) -> None:
@@ -57,6 +76,12 @@ def train(
         patient_regex=patient_regex,
         exclude=exclude,
         tolerance=tolerance,
+        labels=labels,
+        view=view,
+        normal=normal,
+        magnification=parse_magnification(magnification),
+        frame=frame,
+        pseudonymise=pseudonymise,
         deterministic=True if deterministic else None,
         resume=resume,
         command=shlex.join(["clearmargin", *sys.argv[1:]]),

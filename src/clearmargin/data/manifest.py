@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from clearmargin.errors import DataError, UsageError, one_line
-from clearmargin.types import MANIFEST_COLUMNS, Finding
+from clearmargin.types import MANIFEST_COLUMNS, Content, Finding
 
-_TEXT = ("path", "patient_id", "slide_id", "site", "source", "official_split", "sha256")
+_TEXT = ("path", "patient_id", "slide_id", "site", "source", "official_split", "sha256", "side", "view")
 _WHOLE = ("x", "y", "width", "height")
 
 
@@ -30,8 +30,10 @@ class Manifest:
     """The table of images, where it came from, and what was noticed while it was read.
 
     `frame` has the columns of `types.MANIFEST_COLUMNS` and a plain 0..N-1 index. `files_found` counts
-    all files met on the way, images or not; `excluded` counts the
-    images that the user left out.
+    all files met on the way, images or not; `excluded` counts the images that the user left out. `content` is
+    what the images show, where the source knows. `originals` gives the real path of each path that is a
+    pseudonym (`pseudonyms.py`). `alike` holds groups of paths that show the same picture without being
+    identical, which a fresh split keeps together.
     """
 
     frame: pd.DataFrame
@@ -40,6 +42,9 @@ class Manifest:
     findings: tuple[Finding, ...] = ()
     files_found: int = 0
     excluded: int = 0
+    content: Content | None = None
+    originals: Mapping[str, str] = field(default_factory=dict)
+    alike: tuple[tuple[str, ...], ...] = ()
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -58,6 +63,10 @@ class Manifest:
         """(N,) 0 benign, 1 malignant."""
         return self.frame["label"].to_numpy(dtype=np.int8)
 
+    def locate(self, path: str) -> str:
+        """Where the image is read that the column `path` names."""
+        return self.originals.get(path, path)
+
     def relative_paths(self) -> list[str]:
         """Each path as seen from the root, with forward slashes; files elsewhere stay absolute."""
         prefix = str(self.root).removesuffix(os.sep) + os.sep
@@ -75,6 +84,7 @@ def build_manifest(
     source: str,
     findings: Iterable[Finding] = (),
     files_found: int = 0,
+    content: Content | None = None,
 ) -> Manifest:
     """A manifest of columns; the ones not given are missing.
 
@@ -94,7 +104,7 @@ def build_manifest(
         frame[name] = frame[name].astype("Int64")
     frame["label"] = frame["label"].astype(np.int8)
     frame["source"] = source
-    return Manifest(frame, root, source, tuple(findings), files_found)
+    return Manifest(frame, root, source, tuple(findings), files_found, content=content)
 
 
 def set_patients(manifest: Manifest, pattern: str) -> Manifest:
@@ -125,7 +135,7 @@ def set_patients(manifest: Manifest, pattern: str) -> Manifest:
 
 
 def exclude_paths(manifest: Manifest, listing: Path) -> Manifest:
-    """The manifest without the files named in a text file, one path a line.
+    """The manifest without the files named in a text file, one path a line, and without what blocked on these alone.
 
     A path is absolute, or seen from the manifest's root or from the working directory; characters that a line
     cannot hold are spelt out as `errors.one_line` does. Lines that begin with # say nothing.
@@ -141,6 +151,7 @@ def exclude_paths(manifest: Manifest, listing: Path) -> Manifest:
         raise DataError(f"{listing}: is not UTF-8 text; give a text file, one path a line.") from None
     paths = manifest.frame["path"].tolist()
     by_any_name = dict(zip(manifest.relative_paths(), paths, strict=True)) | {path: path for path in paths}
+    by_any_name |= {original: path for path, original in manifest.originals.items()}
     by_any_name = {one_line(name): path for name, path in by_any_name.items()} | by_any_name
     left_out = set()
     for number, line in enumerate(lines, start=1):
@@ -151,7 +162,12 @@ def exclude_paths(manifest: Manifest, listing: Path) -> Manifest:
         elif name and not name.startswith("#"):
             raise DataError(f"{listing}: line {number} '{name}' is not an image of {manifest.root}.")
     kept = manifest.keep(~manifest.frame["path"].isin(left_out).to_numpy())
-    return replace(kept, excluded=len(manifest) - len(kept) + manifest.excluded)
+    findings = [entry for entry in manifest.findings if not (_blocks(entry) and left_out.issuperset(entry.paths))]
+    return replace(kept, findings=tuple(findings), excluded=len(manifest) - len(kept) + manifest.excluded)
+
+
+def _blocks(finding: Finding) -> bool:
+    return finding.severity == "blocking" and bool(finding.paths)
 
 
 def data_hash(manifest: Manifest) -> str:

@@ -1,7 +1,7 @@
 """Who is trained on, who is validated on, who is tested on; patients never on two sides.
 
-The unit that is dealt out (in `deal.py`) is a *group*: a patient, together with any patient who has an identical image
-(by patient), or an image together with its identical copies (by image). So neither a person nor a
+The unit that is dealt out (in `deal.py`) is a *group*: a patient, together with any patient who has an identical or
+nearly identical image (by patient), or an image together with its copies (by image). So neither a person nor a
 picture can cross. Every split checks itself and carries a hash of its content.
 """
 
@@ -180,8 +180,11 @@ def read_split(path: Path, manifest: Manifest, *, by: By = "patient") -> Assignm
         if places.setdefault(name, SPLIT_FOLDERS[split.lower()]) != SPLIT_FOLDERS[split.lower()]:
             raise SplitError(f"{path}: line {line} puts {key} '{name}' in a second part; keep one.")
     names = manifest.frame[key].tolist()
-    relative = manifest.relative_paths() if key == "path" else names
-    splits = [places.get(str(name)) or places.get(str(short)) for name, short in zip(names, relative, strict=True)]
+    others = _other_names(manifest) if key == "path" else [()] * len(names)
+    splits = [
+        next((places[name] for name in (str(first), *more) if name in places), None)
+        for first, more in zip(names, others, strict=True)
+    ]
     unplaced = [name for name, split in zip(names, splits, strict=True) if split is None]
     if unplaced:
         raise SplitError(
@@ -191,6 +194,15 @@ def read_split(path: Path, manifest: Manifest, *, by: By = "patient") -> Assignm
     assignment = Assignment(manifest, np.asarray(splits, dtype=str), by)
     check_split(assignment)
     return assignment
+
+
+def _other_names(manifest: Manifest) -> list[tuple[str, ...]]:
+    """What else each image may be called in a split: as seen from the root and, behind a pseudonym, its real path."""
+    paths = manifest.frame["path"]
+    return [
+        (relative, manifest.originals[path]) if path in manifest.originals else (relative,)
+        for path, relative in zip(paths, manifest.relative_paths(), strict=True)
+    ]
 
 
 def check_split(assignment: Assignment) -> None:
@@ -240,10 +252,14 @@ def _groups(manifest: Manifest, by: By) -> NDArray[np.intp]:
     names = manifest.frame["patient_id"].to_numpy() if by == "patient" else np.asarray(manifest.relative_paths())
     distinct, units = np.unique(names.astype(str), return_inverse=True)
     contents = pd.factorize(manifest.frame["sha256"])[0]
-    known = contents >= 0
-    size = len(distinct) + int(contents.max()) + 1
-    pairs = (units[known], contents[known] + len(distinct))
-    links = coo_array((np.ones(int(known.sum()), dtype=np.int8), pairs), shape=(size, size))
+    known = np.flatnonzero(contents >= 0)
+    row_of = {path: row for row, path in enumerate(manifest.frame["path"])} if manifest.alike else {}
+    alike = [(row_of[path], number) for number, group in enumerate(manifest.alike) for path in group if path in row_of]
+    rows = np.concatenate([known, np.array([row for row, _ in alike], dtype=np.intp)])
+    pictures = np.concatenate([contents[known], contents.max(initial=-1) + 1 + np.array([n for _, n in alike], int)])
+    size = len(distinct) + int(pictures.max(initial=-1)) + 1
+    pairs = (units[rows], pictures + len(distinct))
+    links = coo_array((np.ones(len(rows), dtype=np.int8), pairs), shape=(size, size))
     component = connected_components(links, directed=False)[1][: len(distinct)]
     renumbered = pd.factorize(component)[0]  # in order of the sorted names
     return np.asarray(renumbered[units], dtype=np.intp)

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from clearmargin.data.manifest import Manifest
 from clearmargin.errors import DataError, ImageError
 from clearmargin.images.preprocess import Preprocessing
-from clearmargin.images.read import decode_image, read_bytes
+from clearmargin.images.read import read_encoded
 from clearmargin.types import Listener
 
 _Map = np.memmap[tuple[int, ...], np.dtype[Any]]
@@ -112,13 +112,14 @@ def _pack(manifest: Manifest, preprocessing: Preprocessing, final: Path, listene
     partial = final.with_name(f"{final.name}.partial")
     images, checksums = _open_partial(partial, (n, *preprocessing.shape), len(starts))
     paths, contents = manifest.frame["path"].tolist(), manifest.frame["sha256"].tolist()
+    originals = [manifest.locate(path) for path in paths]
 
     def pack_chunk(number: int) -> int:
         rows = range(starts[number], min(starts[number] + step, n))
         block = images[rows.start : rows.stop]
         if checksums[number] == 0 or _checksum(block) != checksums[number]:
             for place, row in enumerate(rows):
-                block[place] = _read_packed(paths[row], contents[row], preprocessing)
+                block[place] = _read_packed(originals[row], paths[row], contents[row], preprocessing)
             checksums[number] = _checksum(block)
         return len(rows)
 
@@ -181,14 +182,14 @@ def _reserve(path: Path) -> None:
                     raise
 
 
-def _read_packed(path: str, content: str, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+def _read_packed(path: str, name: str, content: str, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     try:
-        data = read_bytes(path)
-        if hashlib.sha256(data).hexdigest() != content:
-            raise DataError(f"{path}: the file changed since the audit. Let nothing write there, and run again.")
-        return preprocessing.apply(decode_image(data, path).pixels)
+        image = read_encoded(path)
+        if image.sha256 != content:
+            raise DataError(f"{name}: the file changed since the audit. Let nothing write there, and run again.")
+        return preprocessing.decode(image)
     except ImageError as error:
-        raise DataError(f"{path}: {error.reason}, though the audit could read it. Run again.") from None
+        raise DataError(f"{name}: {error.reason}, though the audit could read it. Run again.") from None
 
 
 def _checksum(block: NDArray[np.uint8]) -> int:

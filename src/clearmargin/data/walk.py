@@ -1,14 +1,15 @@
-"""Finding the image files below a folder, in one fixed order, and what the names of folders mean."""
+"""Finding the files of a tree, a folder or a .zip file, in one fixed order, and what the names of folders mean."""
 
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
 from clearmargin.errors import DataError
+from clearmargin.images.archive import is_zip, list_members
 from clearmargin.images.file_names import written_name
-from clearmargin.images.read import IMAGE_EXTENSIONS
 from clearmargin.types import BENIGN, MALIGNANT, Split
 
 CLASS_FOLDERS: dict[str, int] = {"benign": BENIGN, "0": BENIGN, "malignant": MALIGNANT, "1": MALIGNANT}
@@ -23,26 +24,56 @@ SPLIT_FOLDERS: dict[str, Split] = {
 }
 
 
+def is_tree(path: Path) -> bool:
+    """A folder, or a .zip file, which is read like one."""
+    return path.is_dir() or is_zip(path)
+
+
 def walk_files(root: Path) -> Iterator[str]:
     """Paths below `root`, as seen from it, with forward slashes, in sorted order, written as `written_name` says.
 
-    Hidden names and the __MACOSX folder of an archive are passed over. Links to folders are followed, each
-    real folder once.
+    `root / name` is then a path that `images.read` opens. Hidden names and the __MACOSX folder of an archive
+    are passed over. Links to folders are followed, each real folder once; one that leads to another place below the
+    root comes after everything else, so that what lies there is found under its own name and its own class. Links in
+    an archive are never followed.
 
     Raises:
-        DataError: a folder cannot be read.
+        DataError: a folder or the archive cannot be read.
     """
+    if is_zip(root):
+        members = [name.split("/") for name in list_members(str(root))]
+        yield from ("/".join(parts) for parts in sorted(members) if not any(map(_is_hidden, parts)))
+        return
+    real_root = os.path.realpath(root)
     seen: set[tuple[int, int]] = set()
-
-    def descend(folder: str, prefix: str) -> Iterator[str]:
-        for entry in _list_folder(folder, seen):
+    late = deque([(str(root), "")])
+    while late:
+        # A list and no recursion: the depth is whatever a disk holds.
+        folder, prefix = late.popleft()
+        levels = [(iter(_list_folder(folder, seen)), prefix)]
+        while levels:
+            entries, prefix = levels[-1]
+            entry = next(entries, None)
+            if entry is None:
+                levels.pop()
+                continue
             name = f"{prefix}{written_name(entry.name)}"
-            if entry.is_dir():
-                yield from descend(entry.path, f"{name}/")
-            else:
+            if not _is_folder(entry):
                 yield name
+            elif entry.is_symlink() and lies_below(entry.path, real_root):
+                late.append((entry.path, f"{name}/"))
+            else:
+                levels.append((iter(_list_folder(entry.path, seen)), f"{name}/"))
 
-    yield from descend(str(root), "")
+
+def lies_below(path: str, real_folder: str) -> bool:
+    """Whether the path, its links followed, leads to the folder or below it, which is given without links.
+
+    >>> lies_below("/data/a/../b.png", "/data"), lies_below("/data2/a.png", "/data")
+    (True, False)
+    """
+    folder = real_folder.removesuffix(os.sep) + os.sep
+    return f"{os.path.realpath(path)}{os.sep}".startswith(folder)
 
 
 def _list_folder(folder: str, seen: set[tuple[int, int]]) -> list[os.DirEntry[str]]:
@@ -52,7 +83,7 @@ def _list_folder(folder: str, seen: set[tuple[int, int]]) -> list[os.DirEntry[st
             return []
         seen.add((status.st_dev, status.st_ino))
         with os.scandir(folder) as entries:
-            wanted = [entry for entry in entries if not entry.name.startswith(".") and entry.name != "__MACOSX"]
+            wanted = [entry for entry in entries if not _is_hidden(entry.name)]
     except OSError as error:
         raise DataError(
             f"{folder}: the folder cannot be read ({error.strerror}). Give yourself the right to read it, or remove it."
@@ -60,9 +91,15 @@ def _list_folder(folder: str, seen: set[tuple[int, int]]) -> list[os.DirEntry[st
     return sorted(wanted, key=lambda entry: entry.name)
 
 
-def is_image(path: str) -> bool:
-    """The name ends like an image's."""
-    return os.path.splitext(path)[1].lower() in IMAGE_EXTENSIONS
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself, or where nobody may look: reading the file says so
+        return False
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
 
 
 def label_of_folders(path: str) -> int | None:

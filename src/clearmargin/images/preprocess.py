@@ -1,13 +1,15 @@
 """The preprocessing spec and its one implementation, used by training, prediction, slides and the web.
 
-The spec travels in the bundle. It says the size, how an image of another size is fitted, what 16-bit
-values mean and how values are scaled; there is no hidden crop. Its integer half (`apply`: any image to
+The spec travels in the bundle. It says which part of the image is meant, the size, how an image of another
+size is fitted, what the values of DICOM files and 16-bit values mean and how values are scaled; there is no
+hidden crop. Its integer half (`apply`: any image to
 uint8 of one shape) runs here; its last step, (value / 255 - mean) / std, is part of the exported
 network, so that whoever runs the ONNX file feeds plain uint8 images.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
@@ -15,8 +17,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
-from clearmargin.config import ImageSettings
-from clearmargin.images.read import Pixels
+from clearmargin.images.limits import Limits, Pixels, Window
+from clearmargin.images.read import EncodedImage, read_encoded
+from clearmargin.settings import ImageSettings
+from clearmargin.types import Content
 
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -42,6 +46,12 @@ class Preprocessing(BaseModel):
     fit: Literal["pad", "stretch"] = "pad"
     padding: Literal["mirror", "black", "white"] = "mirror"
     interpolation: Literal["nearest", "bilinear", "area"] = "area"
+    region: Literal["whole", "breast"] = "whole"
+    """`breast` is the box of the breast in a mammogram, as `breast.find_breast` says; the whole image where none is."""
+    orientation: Literal["as_is", "left"] = "as_is"
+    """`left` mirrors the mammograms whose breast comes in from the right edge."""
+    dicom_window: Window = "stored"
+    """Values of DICOM files: through the file's VOI LUT or window, or the `full` range that they can have."""
     bit_depth: Literal["full_range"] = "full_range"
     """16-bit values are divided by 257: the container's range, not the image's, becomes 0 to 255."""
     mean: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -52,17 +62,45 @@ class Preprocessing(BaseModel):
         """(H, W, C) of the network's input."""
         return (self.height, self.width, self.channels)
 
+    def read(self, path: str | Path, limits: Limits = Limits()) -> NDArray[np.uint8]:
+        """The image at the path, decoded and applied.
+
+        Raises:
+            ImageError: it cannot be used; see `images.read.read_image`.
+        """
+        return self.decode(read_encoded(path, limits), limits)
+
+    def decode(self, image: EncodedImage, limits: Limits = Limits()) -> NDArray[np.uint8]:
+        """The image that was read, decoded and applied.
+
+        Raises:
+            ImageError: it cannot be decoded.
+        """
+        return self.apply(image.decode(limits, window=self.dicom_window).pixels)
+
     def apply(self, pixels: Pixels) -> NDArray[np.uint8]:
         """The image as uint8 of shape (H, W, C) = `self.shape`.
 
         Args:
             pixels: uint8 or uint16, (H, W, 1) or (H, W, 3), of any size.
         """
+        if self.region == "breast" or self.orientation == "left":
+            pixels = self._place_breast(pixels)
         if pixels.shape == self.shape and pixels.dtype == np.uint8:
             return pixels.astype(np.uint8, copy=False)
         fitted = _to_8_bit(_resize(pixels, self._target_size(pixels), self.interpolation))
         fitted = _to_channels(fitted, self.channels)
         return self._pad(fitted)
+
+    def _place_breast(self, pixels: Pixels) -> Pixels:
+        from clearmargin.images.breast import find_breast  # noqa: PLC0415  (SciPy, which patches do not need)
+
+        found = find_breast(pixels)
+        if found is None:
+            return pixels
+        (left, top, width, height), side = found
+        placed = pixels[top : top + height, left : left + width] if self.region == "breast" else pixels
+        return (placed[:, ::-1] if self.orientation == "left" and side == "right" else placed).copy()
 
     def _target_size(self, pixels: Pixels) -> tuple[int, int]:
         height, width = pixels.shape[:2]
@@ -82,12 +120,15 @@ class Preprocessing(BaseModel):
         return np.pad(pixels, margins, constant_values=_PADDING_VALUE[self.padding])
 
 
-def choose_preprocessing(settings: ImageSettings, sizes: NDArray[np.integer]) -> Preprocessing:
+def choose_preprocessing(
+    settings: ImageSettings, sizes: NDArray[np.integer], *, content: Content | None = None
+) -> Preprocessing:
     """The spec for a data set.
 
     Args:
-        settings: as configured; its size may be `auto`.
+        settings: as configured; its size, region and padding may be `auto`.
         sizes: (N, 2), width and height of the images, N at least 1.
+        content: what the images show, where it is known.
 
     >>> choose_preprocessing(ImageSettings(), np.array([[50, 50], [50, 50], [50, 37]])).shape
     (50, 50, 3)
@@ -101,13 +142,19 @@ def choose_preprocessing(settings: ImageSettings, sizes: NDArray[np.integer]) ->
         width, height = (min(settings.largest_px, max(8, round(side * scale))) for side in (width, height))
     else:
         width, height = settings.size
+    is_mammogram = content == "mammogram"
+    region: Literal["whole", "breast"] = "breast" if is_mammogram else "whole"
+    padding: Literal["mirror", "black"] = "black" if is_mammogram else "mirror"  # a mirror would show two breasts
     return Preprocessing(
         width=width,
         height=height,
         channels=settings.channels,
         fit=settings.fit,
-        padding=settings.padding,
+        padding=padding if settings.padding == "auto" else settings.padding,
         interpolation=settings.interpolation,
+        region=region if settings.region == "auto" else settings.region,
+        orientation=settings.orientation,
+        dicom_window=settings.dicom_window,
         mean=settings.mean,
         std=settings.std,
     )

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from clearmargin.bundle.read import Bundle, read_bundle
 from clearmargin.decision import decide, probability
 from clearmargin.errors import BundleError, DataError, ImageError
-from clearmargin.images.read import Pixels, read_image
+from clearmargin.images.limits import Pixels
+from clearmargin.predict.records import records_of_rows
 from clearmargin.predict.session import Session
 from clearmargin.types import Decision, Prediction, Record
 
@@ -53,11 +54,15 @@ class Predictor:
         import pandas as pd  # noqa: PLC0415  (a third of a second that one image should not pay)
 
         if isinstance(images, pd.DataFrame):
-            records = _records_of(images)
+            if "path" not in images:
+                raise DataError(f"the table has no column 'path'; found {', '.join(map(str, images.columns))}.")
+            names = [str(name) for name in images.columns]
+            rows = (dict(zip(names, row, strict=True)) for row in images.itertuples(index=False, name=None))
+            records = list(records_of_rows(rows, where="the table"))
         else:
             records = [Record(str(path)) for path in ([images] if isinstance(images, str | Path) else images)]
-        rows = [prediction_row(prediction) for prediction in self.predict_records(records)]
-        return pd.DataFrame(rows, columns=list(PREDICTION_KEYS))
+        answers = [prediction_row(prediction) for prediction in self.predict_records(records)]
+        return pd.DataFrame(answers, columns=list(PREDICTION_KEYS))
 
     def predict_records(self, records: Iterable[Record]) -> Iterator[Prediction]:
         """Predictions in the order of the records, each batch as soon as it is done."""
@@ -87,7 +92,7 @@ class Predictor:
 
     def _read(self, record: Record) -> _Read:
         try:
-            return self.bundle.model.preprocessing.apply(read_image(record.path))
+            return self.bundle.model.preprocessing.read(record.path)
         except ImageError as error:
             return error
 
@@ -134,34 +139,3 @@ def prediction_row(prediction: Prediction) -> dict[str, str | int | float | None
         "decision": prediction.decision,
         "reason": prediction.reason,
     }
-
-
-def _records_of(table: pd.DataFrame) -> list[Record]:
-    if "path" not in table:
-        raise DataError(f"the table has no column 'path'; found {', '.join(map(str, table.columns))}.")
-    clean = table.astype(object).where(table.notna(), None)
-    return [
-        Record(
-            _text(row["path"]) or "",
-            patient_id=_text(row.get("patient_id")),
-            slide_id=_text(row.get("slide_id")),
-            x=_whole(row.get("x")),
-            y=_whole(row.get("y")),
-        )
-        for row in clean.to_dict("records")
-    ]
-
-
-def _text(value: object) -> str | None:
-    # pandas turns a column of whole numbers into floats as soon as one is missing.
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return None if value is None else str(value)
-
-
-def _whole(value: object) -> int | None:
-    text = _text(value)
-    try:
-        return None if text is None else int(text)
-    except ValueError:
-        raise DataError(f"the table has {text!r} for an x or y; they are whole numbers of pixels.") from None

@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from clearmargin.config import AugmentSettings, RunConfig
 from clearmargin.report.run_files import RunFiles, Values
 from clearmargin.report.words import DASH, count, duration, moment, percent, plural
+from clearmargin.settings import AugmentSettings, RunConfig
 from clearmargin.types import MALIGNANT, SPLITS
 
 Terms = list[tuple[str, str]]

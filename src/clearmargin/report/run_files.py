@@ -14,9 +14,10 @@ from typing import Any
 
 import pandas as pd
 
-from clearmargin.config import RunConfig, read_config
+from clearmargin.config import read_config
 from clearmargin.errors import DataError
 from clearmargin.evaluation.predictions import read_predictions
+from clearmargin.settings import RunConfig
 from clearmargin.types import SPLITS, Split
 
 Values = Mapping[str, Any]

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from clearmargin.config import AugmentSettings
+from clearmargin.settings import AugmentSettings
 
 _DARKEST = 1.0 / 255.0  # optical density of black would be infinite
 

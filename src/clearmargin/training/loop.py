@@ -22,11 +22,11 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from clearmargin.config import RunConfig, TrainSettings
 from clearmargin.errors import ConfigError, DataError, Interrupted
 from clearmargin.evaluation.metrics import auroc
 from clearmargin.images.preprocess import Preprocessing
 from clearmargin.models.contract import Classifier, normalise, scale_pixels
+from clearmargin.settings import RunConfig, TrainSettings
 from clearmargin.training.augment import augment
 from clearmargin.training.batches import TrainingImages, batch_bounds, derive_seed, epoch_order, gather
 from clearmargin.training.checkpoint import Progress, State, copy_state, read_checkpoint, write_checkpoint

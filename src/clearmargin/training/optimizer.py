@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from clearmargin.config import TrainSettings
+from clearmargin.settings import TrainSettings
 
 
 def build_optimizer(model: torch.nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:

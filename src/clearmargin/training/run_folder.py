@@ -19,9 +19,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from clearmargin import __version__
-from clearmargin.config import RunConfig, dump_config, read_config
+from clearmargin.config import dump_config, read_config
 from clearmargin.errors import ConfigError, UsageError
 from clearmargin.files import disk_errors, make_folder, partial_path, write_json, write_text
+from clearmargin.settings import RunConfig
 
 LIBRARIES = ("torch", "lightning-fabric", "onnx", "onnxruntime", "numpy", "pandas", "pillow", "scikit-learn", "scipy")
 _HASHED = ("config.toml", "manifest.parquet", "split.csv", "predictions.csv", "metrics.json", "bundle/SHA256SUMS")

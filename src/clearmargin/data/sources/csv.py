@@ -8,6 +8,7 @@ or by semicolons or tabs where the header line has no comma.
 from __future__ import annotations
 
 import csv
+import io
 import math
 import os
 from collections.abc import Mapping
@@ -16,15 +17,21 @@ from typing import TextIO
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from clearmargin.data.manifest import Manifest, build_manifest
+from clearmargin.data.sources.options import SourceOptions
 from clearmargin.data.walk import CLASS_FOLDERS, SPLIT_FOLDERS
 from clearmargin.errors import DataError, closest
+from clearmargin.images.place import split_archive
+from clearmargin.images.read import read_bytes
 
 _REQUIRED = ("path", "label")
-_OPTIONAL_TEXT = ("patient_id", "slide_id", "site")
+_OPTIONAL_TEXT = ("patient_id", "slide_id", "site", "side", "view")
 _OPTIONAL_WHOLE = ("x", "y")
 _LARGEST_PLACE = 10**9
+_MAX_ROWS, _MAX_COLUMNS = 10_000_000, 1_000
 
 
 def recognises(path: Path) -> bool:
@@ -32,7 +39,7 @@ def recognises(path: Path) -> bool:
     return path.is_file() and path.suffix.lower() in (".csv", ".parquet")
 
 
-def read(path: Path) -> Manifest:
+def read(path: Path, options: SourceOptions = SourceOptions()) -> Manifest:
     """The manifest in the file.
 
     Raises:
@@ -64,7 +71,7 @@ def read(path: Path) -> Manifest:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """The file as text columns, stripped; a missing value is an empty text.
+    """The file, which may lie in a .zip file, as text columns, stripped; a missing value is an empty text.
 
     The index is the line of the file that a row begins on, the header being line 1 (of a Parquet file, which
     has no lines, the row as a spreadsheet would number it).
@@ -73,19 +80,31 @@ def read_table(path: Path) -> pd.DataFrame:
         DataError: it is missing, not a table, or not UTF-8.
     """
     try:
+        inside = split_archive(str(path)) is not None
         if path.suffix.lower() == ".parquet":
-            table = pd.read_parquet(path)
-            table.index = pd.RangeIndex(2, len(table) + 2)
-            table.columns = [str(name).strip() for name in table.columns]
-            return table.map(_cell_text)
+            return _parse_parquet(io.BytesIO(read_bytes(path)) if inside else path, path)
+        if inside:
+            return _parse_csv(io.TextIOWrapper(io.BytesIO(read_bytes(path)), encoding="utf-8-sig", newline=""), path)
         with path.open(encoding="utf-8-sig", newline="") as file:
             return _parse_csv(file, path)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file.") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is not UTF-8 text ({error.reason}). Save it as 'CSV UTF-8'.") from None
-    except (ValueError, OSError, csv.Error) as error:  # pyarrow's errors derive from ValueError
+    except (ValueError, OSError, MemoryError, csv.Error, pa.ArrowException) as error:
         raise DataError(f"{path}: cannot be read as a table ({' '.join(str(error).split())}).") from None
+
+
+def _parse_parquet(source: Path | io.BytesIO, path: Path) -> pd.DataFrame:
+    with pq.ParquetFile(source) as file:
+        n_rows, n_columns = file.metadata.num_rows, file.metadata.num_columns
+        if n_rows > _MAX_ROWS or n_columns > _MAX_COLUMNS:  # repeated values take no space until they are read
+            raise DataError(f"{path}: has {n_rows:,} rows and {n_columns:,} columns, more than any manifest.")
+        table = file.read().to_pandas(ignore_metadata=True)  # what pandas wrote beside the table says nothing more
+    table.index = pd.RangeIndex(2, len(table) + 2)
+    table.columns = _column_names([str(name).strip() for name in table.columns], path)
+    texts: pd.DataFrame = table.map(_cell_text)
+    return texts
 
 
 def _parse_csv(file: TextIO, path: Path) -> pd.DataFrame:
@@ -123,6 +142,8 @@ def _parse_csv(file: TextIO, path: Path) -> pd.DataFrame:
 
 
 def _column_names(names: list[str], path: Path) -> list[str]:
+    if len(names) > _MAX_COLUMNS:
+        raise DataError(f"{path}: has {len(names):,} columns, more than any manifest. Is this the right file?")
     twice = next((name for place, name in enumerate(names) if name and name in names[:place]), None)
     if twice is not None:
         raise DataError(f"{path}: two columns are called '{twice}'; keep one.")

@@ -7,29 +7,25 @@ slide_id is patient_id.
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 
 from clearmargin.data.manifest import Manifest, build_manifest
 from clearmargin.data.names import parse_idc_name
-from clearmargin.data.sources.folder import absolute_paths, count_by_folder, other_file_findings
-from clearmargin.data.walk import is_image, split_of_folders, walk_files
+from clearmargin.data.sources.findings import count_by_folder, file_findings, other_file_findings
+from clearmargin.data.sources.options import SourceOptions
+from clearmargin.data.sources.recognition import has_named_images
+from clearmargin.data.walk import split_of_folders, walk_files
 from clearmargin.errors import counted
+from clearmargin.images.read import is_image
 from clearmargin.types import Finding
-
-_LOOK_AT = 200
 
 
 def recognises(path: Path) -> bool:
     """Most of the first images have IDC names."""
-    if not path.is_dir():
-        return False
-    names = [name for name in itertools.islice(walk_files(path), _LOOK_AT * 10) if is_image(name)][:_LOOK_AT]
-    known = sum(parse_idc_name(name.rpartition("/")[2]) is not None for name in names)
-    return known * 2 > len(names)
+    return has_named_images(path, parse_idc_name)
 
 
-def read(path: Path) -> Manifest:
+def read(path: Path, options: SourceOptions = SourceOptions()) -> Manifest:
     """The manifest of the folder; files with other names are left out and reported."""
     files = list(walk_files(path))
     images = [name for name in files if is_image(name)]
@@ -48,6 +44,7 @@ def read(path: Path) -> Manifest:
         },
         root=path,
         source="idc",
+        content="histology",
         findings=[
             *_unlabelled_findings(path, unlabelled),
             *other_file_findings(path, [name for name in files if not is_image(name)]),
@@ -57,16 +54,12 @@ def read(path: Path) -> Manifest:
 
 
 def _unlabelled_findings(path: Path, names: list[str]) -> list[Finding]:
-    if not names:
-        return []
-    return [
-        Finding(
-            "unlabelled",
-            "warning",
-            f"{counted(len(names), 'image is', 'images are')} not named like an IDC patch, and left out: "
-            f"{count_by_folder(names)}.",
-            "Name them <patient>_idx5_x<X>_y<Y>_class<0 or 1>.png, or label all images in a CSV.",
-            absolute_paths(path, names),
-            len(names),
-        )
-    ]
+    return file_findings(
+        "unlabelled",
+        "warning",
+        f"{counted(len(names), 'image is', 'images are')} not named like an IDC patch, and left out: "
+        f"{count_by_folder(names)}.",
+        "Name them <patient>_idx5_x<X>_y<Y>_class<0 or 1>.png, or label all images in a CSV.",
+        root=path,
+        names=names,
+    )

@@ -1,11 +1,13 @@
 """The audit: everything that is wrong with the data, found before anything is trained on them.
 
-`audit_manifest` scans every file, puts the unusable ones in quarantine and runs each of `checks.CHECKS`.
+`audit_manifest` scans every file, puts the unusable ones in quarantine and runs the checks: those of rows
+(`checks.py`), of copies, of how images look, of classes and of what a trivial classifier could tell.
 Originals are never changed. What happens to a finding is decided by the caller: a blocking one stops.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections import Counter
@@ -16,16 +18,26 @@ from typing import Any
 
 import pandas as pd
 
-from clearmargin.config import DataSettings
-from clearmargin.data.checks import CHECKS
+from clearmargin.data.audit.balance import find_imbalance
+from clearmargin.data.audit.checks import CHECKS
+from clearmargin.data.audit.confounding import find_confounding
+from clearmargin.data.audit.copies import find_near_duplicates
+from clearmargin.data.audit.glance import describe_audit, tabulate_audit
+from clearmargin.data.audit.orientation import find_orientation
+from clearmargin.data.audit.quality import find_quality_problems
+from clearmargin.data.audit.scan import Scan, scan_images
+from clearmargin.data.audit.similar import SimilarGroup, find_similar
 from clearmargin.data.manifest import Manifest, exclude_paths
-from clearmargin.data.scan import Scan, scan_images
+from clearmargin.data.pseudonyms import pseudonymise, read_key
 from clearmargin.data.sources import read_source
+from clearmargin.data.sources.options import SourceOptions
 from clearmargin.errors import AuditBlocked, counted, one_line
 from clearmargin.images.read import FORMAT_OF_EXTENSION
+from clearmargin.settings import DataSettings
 from clearmargin.types import LABEL_NAMES, Finding, Listener, Severity
 
 DEFAULT_TOLERANCE = 0.01
+_CONTRADICTIONS = ("duplicate_across_labels", "label_conflict", "near_duplicate_across_labels")
 _ROUNDING = 1e-6  # 29 of 100 files are not above a tolerance of 0.29, whatever the product says
 _SEVERITIES: tuple[Severity, ...] = ("blocking", "warning", "note")
 
@@ -43,15 +55,21 @@ class Quarantined:
 class Audit:
     """The result: the images that can be used, what was found, and the files left out.
 
-    `manifest` has width, height and sha256 filled in and holds usable images only; `formats` is the true
-    format of each, (N,). `flow` counts images from the files found to the images used.
+    `manifest` has width, height and sha256 filled in and holds usable images only; `facts` says of each how its
+    file and its pixels look, see `scan.Scan.facts`. `flow` counts images from the files found to the images used.
     """
 
     manifest: Manifest
-    formats: tuple[str, ...]
+    facts: pd.DataFrame
     findings: tuple[Finding, ...]
     quarantine: tuple[Quarantined, ...]
     flow: tuple[tuple[str, int], ...]
+
+    def __repr__(self) -> str:
+        return describe_audit(self)
+
+    def _repr_html_(self) -> str:
+        return tabulate_audit(self)
 
     @property
     def blocking(self) -> tuple[Finding, ...]:
@@ -96,21 +114,39 @@ class Audit:
     def fix_list(self) -> list[str]:
         """The files to leave out so that files in quarantine, copies and contradictory copies are gone.
 
-        Each fits on a line, as `exclude_paths` reads it; only a file name with a line break looks otherwise there.
+        Of copies in several parts of an official split those of test stay, else those of validation. Near copies
+        are listed where they are likely and lie across classes or across parts. Each path fits on a line, as
+        `exclude_paths` reads it; only a file name with a line break looks otherwise there.
         """
         left_out = {file.path for file in self.quarantine}
         for finding in self.findings:
-            if finding.kind in ("duplicate_across_labels", "label_conflict"):
+            if finding.kind in _CONTRADICTIONS and finding.certainty != "possible":
                 left_out |= set(finding.paths)
         files = self.manifest.frame.drop_duplicates("path")  # a row that stands twice is one file, and is kept
-        copies = files.loc[~files["path"].isin(left_out)]
+        rank = files["official_split"].map({"test": 0, "validation": 1}).fillna(2)
+        copies = files.loc[~files["path"].isin(left_out)].assign(rank=rank).sort_values("rank", kind="stable")
         left_out |= set(copies.loc[copies.duplicated("sha256"), "path"])
+        rank_of = dict(zip(files["path"], rank, strict=True))
+        for finding in self.findings:
+            if finding.kind == "near_duplicate_across_splits" and finding.certainty == "likely":
+                for group in finding.groups:
+                    first = min(rank_of[path] for path in group)
+                    left_out |= {path for path in group if rank_of[path] > first}
         return [one_line(path) for path in sorted(left_out)]
 
 
 def audit_images(data: DataSettings, *, ignore_official: bool = False, listener: Listener = Listener()) -> Audit:
     """The audit of the images that the settings name; see `audit_manifest`."""
-    manifest = read_source(data.root, source=data.source, patient_regex=data.patient_regex)
+    options = SourceOptions(
+        view=data.view,
+        normal=data.normal,
+        magnification=data.magnification,
+        labels=Path(data.labels_file) if data.labels_file is not None else None,
+        frame=data.frame,
+    )
+    manifest = read_source(data.root, source=data.source, patient_regex=data.patient_regex, options=options)
+    if data.pseudonymise:
+        manifest = pseudonymise(manifest, read_key())
     if data.exclude_file is not None:
         manifest = exclude_paths(manifest, Path(data.exclude_file))
     return audit_manifest(manifest, tolerance=data.tolerance, ignore_official=ignore_official, listener=listener)
@@ -132,7 +168,13 @@ def audit_manifest(
         listener: hears the progress of the scan.
     """
     listener.stage("audit")
-    scan = scan_images(manifest.frame["path"].tolist(), listener=listener)
+    names = manifest.frame["path"].tolist()
+    scan = scan_images(
+        [manifest.locate(name) for name in names],
+        names=names,
+        mammograms=manifest.content == "mammogram",
+        listener=listener,
+    )
     quarantine = tuple(
         Quarantined(path, file.kind, file.reason)
         for path, file in zip(manifest.frame["path"], scan.files, strict=True)
@@ -141,16 +183,35 @@ def audit_manifest(
     good = _with_scan(manifest, scan)
     if ignore_official:
         good = replace(good, frame=good.frame.assign(official_split=pd.Series([None] * len(good), dtype="str")))
-    formats = tuple(file.format for file in scan.files if not file.kind)
-    audit = Audit(good, formats, (), quarantine, _flow(manifest, quarantine))
+    facts = scan.facts()
+    usable = scan.usable
+    listener.stage("compare")
+    alike = find_similar(
+        scan.thumbnails[usable],
+        fine=list(itertools.compress(scan.fine, usable)),
+        identical=pd.factorize(good.frame["sha256"])[0],
+        listener=listener,
+    )
+    good = replace(good, alike=_paths_alike(good, alike))
     findings = list(manifest.findings) + _quarantine_findings(
         quarantine, len(manifest), tolerance, from_table=manifest.source == "csv"
     )
-    findings += _find_wrong_extensions(good, formats)
+    findings += _find_wrong_extensions(good, facts["format"].tolist())
     for check in CHECKS:
         findings += check(good)
+    findings += find_near_duplicates(good, alike)
+    findings += find_quality_problems(good, facts)
+    findings += find_orientation(good, facts)
+    findings += find_imbalance(good)
+    findings += find_confounding(good, facts, listener=listener)
     findings.sort(key=lambda finding: _SEVERITIES.index(finding.severity))
-    return replace(audit, findings=tuple(findings))
+    return Audit(good, facts, tuple(findings), quarantine, _flow(manifest, quarantine))
+
+
+def _paths_alike(manifest: Manifest, groups: Sequence[SimilarGroup]) -> tuple[tuple[str, ...], ...]:
+    """The groups that are more than possible, as paths."""
+    paths = manifest.frame["path"].tolist()
+    return tuple(tuple(paths[row] for row in group.rows) for group in groups if group.certainty != "possible")
 
 
 def _with_scan(manifest: Manifest, scan: Scan) -> Manifest:

@@ -7,18 +7,22 @@ one is a function and a line in CHECKS. What the scan alone knows, unusable file
 
 from __future__ import annotations
 
+import os
+import stat
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 
-import pandas as pd
-
+from clearmargin.data.audit.balance import find_small_classes
+from clearmargin.data.audit.copies import find_duplicates
 from clearmargin.data.manifest import Manifest
-from clearmargin.data.names import parse_idc_name
-from clearmargin.data.walk import label_of_folders
+from clearmargin.data.names import label_of_name, parse_idc_name
+from clearmargin.data.walk import label_of_folders, lies_below
 from clearmargin.errors import counted
-from clearmargin.types import LABEL_NAMES, Finding, Severity
+from clearmargin.images.file_names import name_on_disk
+from clearmargin.images.place import file_of
+from clearmargin.types import LABEL_NAMES, Finding
 
-_TINY_CLASS = 20
 _FEW_PATIENTS = 20
 
 Check = Callable[[Manifest], list[Finding]]
@@ -47,9 +51,9 @@ def _find_label_conflicts(manifest: Manifest) -> list[Finding]:
         return []
     conflicts = []
     for name, path in zip(manifest.relative_paths(), manifest.frame["path"], strict=True):
-        facts, folder = parse_idc_name(name.rpartition("/")[2]), label_of_folders(name)
-        if facts is not None and folder is not None and facts[3] != folder:
-            conflicts.append((name, path, LABEL_NAMES[folder], LABEL_NAMES[facts[3]]))
+        said, folder = label_of_name(name.rpartition("/")[2]), _class_folder(name)
+        if said is not None and folder is not None and said != folder:
+            conflicts.append((name, path, LABEL_NAMES[folder], LABEL_NAMES[said]))
     if not conflicts:
         return []
     name, _, below, named = conflicts[0]
@@ -66,59 +70,12 @@ def _find_label_conflicts(manifest: Manifest) -> list[Finding]:
     ]
 
 
-def _find_duplicates(manifest: Manifest) -> list[Finding]:
-    frame = manifest.frame.drop_duplicates(["path", "label"])  # rows that stand twice are told above
-    copies = frame.loc[frame.duplicated("sha256", keep=False)]
-    if copies.empty:
-        return []
-    groups = copies.groupby("sha256", sort=False)
-    labels = groups["label"].transform("nunique")
-    splits = groups["official_split"].transform("nunique")
-    patients = groups["patient_id"].transform("nunique")
-    across_labels, across_splits = copies.loc[labels > 1], copies.loc[(splits > 1) & (labels == 1)]
-    across_patients = copies.loc[(patients > 1) & (labels == 1) & (splits <= 1)]
-    same = copies.loc[(labels == 1) & (splits <= 1) & (patients <= 1)]
-    wanted: list[tuple[pd.DataFrame, str, Severity, str, str]] = [
-        (
-            across_labels,
-            "duplicate_across_labels",
-            "blocking",
-            "{n:,} files are identical to one of the other class",
-            "Only one label can be right: leave them out, with 'clearmargin audit DATA --fix-list FILE' and "
-            "--exclude FILE.",
-        ),
-        (
-            across_splits,
-            "duplicate_across_splits",
-            "blocking",
-            "{n:,} files lie, identical, in two parts of the official split",
-            "Leave the copies out with 'clearmargin audit DATA --fix-list FILE' and --exclude FILE.",
-        ),
-        (
-            across_patients,
-            "duplicate_across_patients",
-            "warning",
-            "{n:,} files are identical to one of another patient; a split keeps those patients together",
-            "Check the patient ids, or leave the copies out with --fix-list FILE and --exclude FILE.",
-        ),
-        (
-            same,
-            "duplicate",
-            "warning",
-            "{n:,} files are identical to another of the same class",
-            "Leave the copies out with 'clearmargin audit DATA --fix-list FILE' and --exclude FILE.",
-        ),
-    ]
-    return [
-        Finding(kind, severity, f"{text.format(n=len(rows))}: {_example(rows)}.", fix, tuple(rows["path"]), len(rows))
-        for rows, kind, severity, text, fix in wanted
-        if not rows.empty
-    ]
-
-
-def _example(rows: pd.DataFrame) -> str:
-    first = rows["path"][rows["sha256"] == rows["sha256"].iloc[0]].tolist()
-    return " = ".join(f"'{path}'" for path in first[:2])
+def _class_folder(name: str) -> int | None:
+    """The label of the folders; a folder 0 or 1 is a class where IDC patches lie, and a fold or a patient elsewhere."""
+    folders, _, last = name.lower().rpartition("/")
+    if parse_idc_name(last) is None and not {"benign", "malignant"} & set(folders.split("/")):
+        return None
+    return label_of_folders(name)
 
 
 def _find_size_outliers(manifest: Manifest) -> list[Finding]:
@@ -153,21 +110,6 @@ def _find_size_outliers(manifest: Manifest) -> list[Finding]:
             len(others),
         )
     ]
-
-
-def _find_class_imbalance(manifest: Manifest) -> list[Finding]:
-    labels = manifest.labels()
-    findings = []
-    for label, name in enumerate(LABEL_NAMES):
-        count = int((labels == label).sum())
-        if count == 0:
-            text = f"there is no usable {name} image among {len(labels):,} images."
-            findings.append(Finding("missing_class", "blocking", text, f"Add images of the class {name}.", (), 0))
-        elif count < _TINY_CLASS:
-            these = counted(count, "image is", "images are")
-            text = f"only {these} {name}, of {len(labels):,}; figures will be very uncertain."
-            findings.append(Finding("tiny_class", "warning", text, f"Add images of the class {name}.", (), count))
-    return findings
 
 
 def _find_patients_in_two_splits(manifest: Manifest) -> list[Finding]:
@@ -213,12 +155,52 @@ def _find_patient_problems(manifest: Manifest) -> list[Finding]:
     return [Finding("few_patients", "warning", text, "Add patients: they count for more than images.", (), patients)]
 
 
+def _find_links_outside(manifest: Manifest) -> list[Finding]:
+    """Images that are symbolic links, or lie below one, out of the root; what a pseudonym stands for is not told."""
+    if manifest.originals or not os.path.isdir(manifest.root):
+        return []
+    prefix, real_root = f"{str(manifest.root).removesuffix(os.sep)}{os.sep}", os.path.realpath(manifest.root)
+    stays: dict[str, bool] = {}
+    leading_out = []
+    for path in manifest.frame["path"]:
+        if not path.startswith(prefix):  # a row of a table may name any file
+            continue
+        file, is_link = _file_of_row(path)
+        folder = file.rpartition(os.sep)[0]
+        if folder not in stays:
+            stays[folder] = lies_below(folder, real_root)
+        if not stays[folder] or (is_link and not lies_below(file, real_root)):
+            leading_out.append(path)
+    if not leading_out:
+        return []
+    return [
+        Finding(
+            "link_outside",
+            "note",
+            f"{counted(len(leading_out), 'image is', 'images are')} reached through a symbolic link that leads out of "
+            f"the folder, the first is '{leading_out[0]}'.",
+            "Nothing to do where the images are kept in a central place; they must stay there while they are used.",
+            tuple(leading_out),
+            len(leading_out),
+        )
+    ]
+
+
+def _file_of_row(path: str) -> tuple[str, bool]:
+    """The file that the path names, and whether it is a symbolic link; a member of an archive is none."""
+    for name in (path, name_on_disk(file_of(path))):
+        with suppress(OSError, ValueError):
+            return name, stat.S_ISLNK(os.lstat(name).st_mode)
+    return path, False
+
+
 CHECKS: tuple[Check, ...] = (
     _find_repeated_rows,
     _find_label_conflicts,
-    _find_duplicates,
+    find_duplicates,
     _find_size_outliers,
-    _find_class_imbalance,
+    find_small_classes,
     _find_patients_in_two_splits,
     _find_patient_problems,
+    _find_links_outside,
 )

@@ -1,0 +1,317 @@
+"""Members of .zip files and rows of .npz files, read in place: nothing is unpacked, so nothing can land elsewhere.
+
+An archive is refused whole when a name in it leads outside, when it is encrypted or when it would unpack to
+more than the limits. A member's bytes are counted as they come, whatever the archive says of their number; for
+that it must be stored or deflated, because Python unpacks the other methods without a bound.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import posixpath
+import re
+import stat
+import struct
+import threading
+import zipfile
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clearmargin.errors import DataError, ImageError, one_line
+from clearmargin.images.array import HEADER_BYTES, ArrayHeader, read_array_header, read_array_values
+from clearmargin.images.limits import Limits
+from clearmargin.images.place import split_archive
+
+_ENCRYPTED = 0x1
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+# struct.error and IndexError: an entry of the list of members that ends early. UserWarning: where warnings are errors.
+_DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, IndexError),
+    *(NotImplementedError, RuntimeError, UserWarning),
+)
+_KEPT_OPEN = 4
+_ROW_DIGITS = 18
+_NPZ = re.compile(r"(.+?\.npz)/(.+)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveLimits:
+    """What an archive may hold at most."""
+
+    max_members: int = 2_000_000
+    max_total_bytes: int = 1 << 40
+    max_array_bytes: int = 2 << 30
+    """Of one array of an .npz file, which is held in memory."""
+    max_directory_bytes: int = 128 << 20
+    """Of the list of members, which is read whole and takes some ten times as much memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Archive:
+    """An open archive: its members by name, directories and links not among them."""
+
+    file: zipfile.ZipFile
+    members: dict[str, zipfile.ZipInfo]
+
+
+_Opened = TypeVar("_Opened")
+
+
+class _Kept:
+    """The last few things opened, by path, time and size of the file; a changed file is opened anew."""
+
+    def __init__(self, kept: int) -> None:
+        self._kept, self._entries = kept, OrderedDict[tuple[object, ...], object]()
+        self._lock = threading.RLock()  # an .npz file within a .zip file opens that one first
+
+    def get(self, path: str, key: str, build: Callable[[], _Opened]) -> _Opened:
+        within = split_archive(path)
+        try:
+            status = os.stat(path if within is None else within[0])
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path}: cannot be opened ({getattr(error, 'strerror', error)}).") from None
+        full = (path, key, status.st_ino, status.st_mtime_ns, status.st_size, os.getpid())
+        with self._lock:
+            if full not in self._entries:
+                self._entries[full] = build()
+                while len(self._entries) > self._kept:
+                    self._entries.popitem(last=False)
+            self._entries.move_to_end(full)
+            return self._entries[full]  # type: ignore[return-value]
+
+
+_archives = _Kept(_KEPT_OPEN)
+_arrays = _Kept(_KEPT_OPEN)
+
+
+def is_zip(path: str | os.PathLike[str]) -> bool:
+    """A file that ends in .zip."""
+    return os.path.splitext(path)[1].lower() == ".zip" and os.path.isfile(path)
+
+
+def list_members(path: str, limits: ArchiveLimits = ArchiveLimits()) -> list[str]:
+    """Names of the files in a .zip file, with forward slashes, in the archive's order.
+
+    Raises:
+        DataError: not a zip, damaged, encrypted, too large, or with a name that leads outside.
+    """
+    return list(_open_archive(path, limits).members)
+
+
+def read_member(
+    path: str,
+    member: str,
+    limits: Limits,
+    archive_limits: ArchiveLimits = ArchiveLimits(),
+    *,
+    at_most: int | None = None,
+) -> bytes:
+    """The bytes of a member of a .zip file, or of a row of an .npz file as the bytes of an .npy file.
+
+    With `at_most`, the first bytes of a member of any size; no more of it is unpacked.
+
+    Raises:
+        ImageError: no such member, damaged, or above `limits.max_bytes`.
+        DataError: the archive as a whole cannot be used.
+    """
+    name = one_line(f"{path}/{member}")
+    if os.path.splitext(path)[1].lower() == ".npz":
+        return _read_row(path, member, name, archive_limits)
+    archive = _open_archive(path, archive_limits)
+    info = archive.members.get(member)
+    if info is None:
+        nested = _NPZ.fullmatch(member)
+        if nested and nested[1] in archive.members:
+            return _read_row(f"{path}/{nested[1]}", nested[2], name, archive_limits)
+        raise ImageError("missing", name, "no such member in the archive")
+    wanted = info.file_size + 1 if at_most is None else at_most
+    whole = wanted >= info.file_size
+    if whole and info.file_size > limits.max_bytes:
+        raise ImageError("too_large", name, f"{info.file_size:,} bytes, more than the limit of {limits.max_bytes:,}")
+    try:
+        with archive.file.open(info) as stream:
+            data = stream.read(wanted)
+    except _DAMAGE as error:
+        raise ImageError("unreadable", name, f"is damaged in the archive ({_reason(error)})") from None
+    if whole and len(data) != info.file_size:
+        raise ImageError("unreadable", name, "unpacks to another size than the archive says")
+    if not data:
+        raise ImageError("empty", name, "the file is empty (0 bytes)")
+    return data
+
+
+def has_member(path: str, member: str, limits: ArchiveLimits = ArchiveLimits()) -> bool:
+    """Whether the .zip file has a member of exactly this name; False where it cannot be read.
+
+    Its other functions say why it cannot.
+    """
+    try:
+        return member in _open_archive(path, limits).members
+    except DataError:
+        return False
+
+
+def list_arrays(path: str, limits: ArchiveLimits = ArchiveLimits()) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the arrays of an .npz file, which may lie in a .zip file; no array is read.
+
+    Raises:
+        DataError: it is not an .npz file, or an array holds Python objects.
+    """
+    archive = _open_archive(path, limits)
+    return {
+        name.removesuffix(".npy"): _array_header(archive, info, path).shape
+        for name, info in archive.members.items()
+        if name.endswith(".npy")
+    }
+
+
+def read_array(path: str, array: str, limits: ArchiveLimits = ArchiveLimits()) -> NDArray[np.generic]:
+    """One array of an .npz file, kept in memory for the next call; do not write to it.
+
+    Raises:
+        DataError: no such array, damaged, too large, or of Python objects, which are never loaded.
+    """
+
+    def load() -> NDArray[np.generic]:
+        archive = _open_archive(path, limits)
+        info = archive.members.get(f"{array}.npy")
+        if info is None:
+            raise DataError(f"{path}: holds no array '{one_line(array)}'.")
+        header = _array_header(archive, info, path)
+        size = max(header.size, info.file_size - header.start)
+        if size > limits.max_array_bytes:
+            raise DataError(
+                f"{path}: the array '{one_line(array)}' is {size:,} bytes, more than the limit of "
+                f"{limits.max_array_bytes:,}."
+            )
+        try:
+            with archive.file.open(info) as stream:
+                loaded = read_array_values(stream.read(info.file_size + 1), header)
+        except (*_DAMAGE, MemoryError) as error:
+            raise DataError(
+                f"{path}: the array '{one_line(array)}' is damaged ({_reason(error)}). Fetch it again."
+            ) from None
+        loaded.setflags(write=False)
+        return loaded
+
+    return _arrays.get(path, array, load)
+
+
+class _Source(io.BufferedReader):
+    """The bytes of an archive, never more of them at once than `most`, which is None where anything goes."""
+
+    most: int | None = None
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if (
+            self.most is not None and size is not None and size > self.most
+        ):  # without a size: the last bytes of the file
+            raise zipfile.BadZipFile("its list of members is too long")
+        return super().read(size)
+
+
+class _ZipFile(zipfile.ZipFile):
+    """An archive on disk or in memory, whose list of members is read within limits; it closes the file with itself."""
+
+    def __init__(self, file: str | bytes, limits: ArchiveLimits) -> None:
+        self._source = _Source(io.FileIO(file) if isinstance(file, str) else io.BytesIO(file))
+        self._source.most = limits.max_directory_bytes
+        try:
+            super().__init__(self._source)
+        except BaseException:
+            self._source.close()
+            raise
+        self._source.most = None
+
+    def close(self) -> None:
+        super().close()
+        self._source.close()
+
+
+def _open_archive(path: str, limits: ArchiveLimits) -> _Archive:
+    def build() -> _Archive:
+        try:
+            within = split_archive(path)
+            file = _ZipFile(path if within is None else read_member(*within, Limits(), limits), limits)
+        except _DAMAGE as error:
+            raise DataError(
+                f"{path}: not a zip archive, or only part of one ({_reason(error)}). Fetch it again."
+            ) from None
+        try:
+            return _Archive(file, _checked_members(file, path, limits))
+        except DataError:
+            file.close()
+            raise
+
+    return _archives.get(path, "", build)
+
+
+def _checked_members(file: zipfile.ZipFile, path: str, limits: ArchiveLimits) -> dict[str, zipfile.ZipInfo]:
+    entries = file.infolist()
+    if len(entries) > limits.max_members:
+        raise DataError(f"{path}: {len(entries):,} members, more than the limit of {limits.max_members:,}.")
+    total = sum(entry.file_size for entry in entries)
+    if total > limits.max_total_bytes:
+        raise DataError(f"{path}: unpacks to {total:,} bytes, more than the limit of {limits.max_total_bytes:,}.")
+    members: dict[str, zipfile.ZipInfo] = {}
+    for entry in entries:
+        name = entry.filename.replace("\\", "/")  # some writers on Windows leave them
+        shown = one_line(name)[:200]
+        if _leads_outside(name):
+            raise DataError(f"{path}: the member '{shown}' leads outside the archive. Do not trust this file.")
+        if name.endswith("/") or stat.S_ISLNK(entry.external_attr >> 16):
+            continue
+        if entry.flag_bits & _ENCRYPTED:
+            raise DataError(f"{path}: is encrypted ('{shown}'). Unpack it, and give the folder.")
+        if entry.compress_type not in _METHODS:
+            raise DataError(f"{path}: '{shown}' is neither stored nor deflated. Unpack it, and give the folder.")
+        name = posixpath.normpath(name)
+        if name == ".":
+            raise DataError(f"{path}: a member has no name. Unpack it, and give the folder.")
+        if name in members:
+            raise DataError(f"{path}: two members are called '{shown}'. Unpack it, and give the folder.")
+        members[name] = entry
+    return members
+
+
+def _leads_outside(name: str) -> bool:
+    plain = name.replace("\\", "/")
+    drive = len(plain) > 1 and plain[1] == ":"
+    return plain.startswith("/") or drive or ".." in plain.split("/") or posixpath.normpath(plain).startswith("..")
+
+
+def _array_header(archive: _Archive, info: zipfile.ZipInfo, path: str) -> ArrayHeader:
+    try:
+        with archive.file.open(info) as stream:
+            return read_array_header(stream.read(HEADER_BYTES))
+    except _DAMAGE as error:
+        raise DataError(
+            f"{path}: '{one_line(info.filename)}' is not an array that is read ({_reason(error)}). "
+            "Fetch it again, or save it as numbers."
+        ) from None
+
+
+def _read_row(path: str, member: str, name: str, limits: ArchiveLimits) -> bytes:
+    array, _, row = member.rpartition("/")
+    if not array or not row.isdecimal() or len(row) > _ROW_DIGITS:
+        raise ImageError("missing", name, "no such row; write FILE.npz/ARRAY/ROW, rows counted from 0")
+    try:
+        rows = read_array(path, array, limits)
+    except DataError as error:
+        raise ImageError("unreadable", name, str(error)) from None
+    if rows.ndim < 2 or int(row) >= len(rows):
+        raise ImageError("missing", name, f"no such row; the array '{array}' has the shape {rows.shape}")
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, np.ascontiguousarray(rows[int(row)]), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _reason(error: BaseException) -> str:
+    return one_line(" ".join(str(error).split())[:200]) or type(error).__name__

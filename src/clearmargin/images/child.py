@@ -1,0 +1,71 @@
+"""The child's side of `isolate.py`: decodes what comes through its standard input until that is closed.
+
+It may use a bounded amount of memory, write no file, and leave no dump of its memory behind.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from typing import BinaryIO
+
+from clearmargin.errors import ImageError
+from clearmargin.images.limits import Limits
+from clearmargin.images.read import decode_image
+
+_LENGTH_BYTES = 4
+_MEMORY_BYTES = 4 << 30
+
+
+def _limit_self() -> None:
+    try:
+        import resource  # noqa: PLC0415  (not on Windows)
+    except ImportError:
+        return
+    for what, most in (("RLIMIT_AS", _MEMORY_BYTES), ("RLIMIT_FSIZE", 0), ("RLIMIT_CORE", 0)):
+        if hasattr(resource, what):
+            _, hard = resource.getrlimit(getattr(resource, what))
+            allowed = most if hard == resource.RLIM_INFINITY else min(most, hard)
+            resource.setrlimit(getattr(resource, what), (allowed, allowed))
+
+
+def _answer(question: dict[str, object], data: bytes, limits: Limits) -> tuple[dict[str, object], bytes]:
+    try:
+        image = decode_image(
+            data,
+            "image",
+            limits,
+            window=question["window"],  # type: ignore[arg-type]
+            frame=question["frame"],  # type: ignore[arg-type]
+            isolated=False,
+        )
+    except ImageError as error:
+        return {"kind": error.kind, "reason": error.reason}, b""
+    except MemoryError:
+        return {"kind": "too_large", "reason": "needs more memory than an image may"}, b""
+    pixels = image.pixels
+    return {"shape": pixels.shape, "bits": 8 * pixels.itemsize, "format": image.format}, pixels.tobytes()
+
+
+def main() -> None:
+    """Answers one question after the other; what libraries print goes nowhere."""
+    questions: BinaryIO = sys.stdin.buffer
+    answers = os.fdopen(os.dup(1), "wb")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which closes the pipe
+    _limit_self()
+    while head := questions.read(_LENGTH_BYTES):
+        question = json.loads(questions.read(int.from_bytes(head, "big")))
+        data = questions.read(question["bytes"])
+        facts, pixels = _answer(question, data, Limits(**question["limits"]))
+        text = json.dumps(facts | {"bytes": len(pixels)}).encode()
+        answers.write(len(text).to_bytes(_LENGTH_BYTES, "big") + text)
+        answers.write(pixels)
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()

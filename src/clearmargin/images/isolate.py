@@ -1,0 +1,188 @@
+"""Decoding in a child process, which may crash, hang or eat its memory without harm.
+
+A few children are kept and fed one file after the other through pipes (`child.py` is their side). One that
+takes longer than `limits.max_seconds`, dies or answers nonsense is killed, and the file is refused; the next
+file gets a new child. Children are plain programs, not forks: nothing of this process is in them, and a
+script needs no guard.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clearmargin.errors import ImageError
+from clearmargin.images.limits import Limits, Pixels, Window
+
+_LENGTH_BYTES = 4
+_MAX_ANSWER_BYTES = 1 << 16
+_PACKAGES = str(Path(__file__).parents[2])
+
+
+class _Child:
+    """One decoding process; it does one file at a time."""
+
+    def __init__(self) -> None:
+        paths = [_PACKAGES, os.environ.get("PYTHONPATH", "")]
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+        }
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "clearmargin.images.child"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+        )
+
+    def ask(self, question: dict[str, Any], data: bytes, max_bytes: int) -> tuple[dict[str, Any], bytes] | None:
+        """The answer and its pixels, or None when the child died; blocks until then."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        head = json.dumps(question).encode()
+        try:
+            self._process.stdin.write(len(head).to_bytes(_LENGTH_BYTES, "big") + head)
+            self._process.stdin.write(data)
+            self._process.stdin.flush()
+            length = int.from_bytes(self._read(_LENGTH_BYTES), "big")
+            if length > _MAX_ANSWER_BYTES:
+                return None
+            answer: dict[str, Any] = json.loads(self._read(length))
+            size = int(answer["bytes"])
+            return (answer, self._read(size)) if 0 <= size <= max_bytes else None
+        except (OSError, EOFError, ValueError, KeyError, TypeError):
+            return None
+
+    def _read(self, size: int) -> bytes:
+        assert self._process.stdout is not None
+        data = self._process.stdout.read(size)
+        if len(data) < size:
+            raise EOFError
+        return data
+
+    @property
+    def lives(self) -> bool:
+        return self._process.poll() is None
+
+    def kill(self) -> None:
+        """Ends the process; a thread that waits for its answer gets None."""
+        self._process.kill()
+
+    def bury(self) -> None:
+        """Ends the process and waits until it and its pipes are gone."""
+        self.kill()
+        for pipe in (self._process.stdin, self._process.stdout):
+            with contextlib.suppress(OSError):  # what was not yet written to a dead child
+                if pipe is not None:
+                    pipe.close()
+        self._process.wait()
+
+
+class _Watch:
+    """Kills a child that is not done in time, and knows that it did."""
+
+    def __init__(self, child: _Child, timeout_s: float) -> None:
+        self.was_late = False
+        self._child, self._done, self._lock = child, False, threading.Lock()
+        self._timer = threading.Timer(timeout_s, self._kill)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _kill(self) -> None:
+        with self._lock:
+            if not self._done:
+                self.was_late = True
+                self._child.kill()
+
+    def stop(self) -> None:
+        """From here on the child lives, unless it was killed before."""
+        with self._lock:
+            self._done = True
+        self._timer.cancel()
+
+
+class _Children:
+    """The children that are waiting for work; as many work at once as there are cores."""
+
+    def __init__(self) -> None:
+        self._owner = os.getpid()
+        self._idle: list[_Child] = []
+        self._lock = threading.Lock()
+        self._free = threading.BoundedSemaphore(os.cpu_count() or 1)
+
+    def ask(
+        self, question: dict[str, Any], data: bytes, *, max_bytes: int, timeout_s: float
+    ) -> tuple[dict[str, Any], bytes] | str:
+        """The answer and its pixels, or in words what became of the child."""
+        with self._free:
+            child = self._take()
+            watch, answer = _Watch(child, timeout_s), None
+            try:
+                answer = child.ask(question, data, max_bytes)
+            finally:
+                watch.stop()
+                if answer is None or watch.was_late:
+                    child.bury()
+                else:
+                    with self._lock:
+                        self._idle.append(child)
+        if watch.was_late:
+            return f"its decoder took longer than {timeout_s:g} s"
+        return "its decoder crashed" if answer is None else answer
+
+    def _take(self) -> _Child:
+        with self._lock:
+            while self._idle:
+                child = self._idle.pop()
+                if child.lives:
+                    return child
+                child.bury()
+        return _Child()
+
+    def close(self) -> None:
+        """Ends the idle children."""
+        if os.getpid() == self._owner:
+            with self._lock:
+                for child in self._idle:
+                    child.bury()
+                self._idle.clear()
+
+
+_children = _Children()
+atexit.register(_children.close)
+if hasattr(os, "register_at_fork"):  # the pipes stay with the process that made them
+    os.register_at_fork(after_in_child=_children.__init__)  # type: ignore[misc]
+
+
+def decode_isolated(
+    data: bytes, name: str, limits: Limits = Limits(), *, window: Window = "stored", frame: int | None = None
+) -> tuple[Pixels, str]:
+    """The pixels, uint8 or uint16 (H, W, 1 or 3), and the format, decoded in a child process.
+
+    Raises:
+        ImageError: as `read.decode_image` says, or `unreadable` when the child crashed, hung or ran out of memory.
+    """
+    question = {"bytes": len(data), "limits": asdict(limits), "window": window, "frame": frame}
+    answer = _children.ask(question, data, max_bytes=6 * limits.max_pixels, timeout_s=limits.max_seconds)
+    if isinstance(answer, str):
+        raise ImageError("unreadable", name, answer)
+    facts, raw = answer
+    if "kind" in facts:
+        raise ImageError(str(facts["kind"]), name, str(facts["reason"]))
+    try:
+        pixels = np.frombuffer(raw, np.uint16 if facts["bits"] == 16 else np.uint8).reshape(facts["shape"])
+    except (ValueError, TypeError, KeyError):
+        raise ImageError("unreadable", name, "its decoder crashed") from None
+    return pixels, str(facts["format"])

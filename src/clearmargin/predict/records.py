@@ -1,0 +1,60 @@
+"""From what a caller has, rows of a table or paths, to records; light, because single predictions use it too."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from clearmargin.errors import DataError
+from clearmargin.types import Record
+
+
+def records_of_rows(
+    rows: Iterable[Mapping[str, object]], *, where: str, folder: Path | None = None, first_line: int = 1
+) -> Iterator[Record]:
+    """A record for each row with `path` and, where known, patient_id, slide_id, x and y; None, NaN and "" are missing.
+
+    A row without a path becomes a record without one, which a predictor refuses while the others go on.
+
+    Args:
+        rows: by column name; values as text or as pandas makes them.
+        where: what the table is called in a message.
+        folder: where relative paths are seen from; the working directory when None.
+        first_line: number of the first row in a message.
+
+    Raises:
+        DataError: there is no column `path`, or an x or y is no whole number.
+    """
+    for line, row in enumerate(rows, start=first_line):
+        if "path" not in row:
+            raise DataError(f"{where} has no column 'path'; found {', '.join(map(str, row)) or 'none'}.")
+        path = _text(row["path"]) or ""
+        yield Record(
+            str(folder / path) if folder is not None and path else path,
+            patient_id=_text(row.get("patient_id")),
+            slide_id=_text(row.get("slide_id")),
+            x=_whole(row.get("x"), where, line),
+            y=_whole(row.get("y"), where, line),
+        )
+
+
+def _text(value: object) -> str | None:
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):  # pandas' own, without importing pandas
+        return None
+    if isinstance(value, float):  # pandas turns a column of whole numbers into floats as soon as one is missing
+        if math.isnan(value):
+            return None
+        value = int(value) if value.is_integer() else value
+    return str(value) or None
+
+
+def _whole(value: object, where: str, line: int) -> int | None:
+    text = _text(value)
+    try:
+        number = None if text is None else float(text)
+    except ValueError:
+        number = math.nan
+    if number is None or number.is_integer():
+        return None if number is None else int(number)
+    raise DataError(f"{where}: row {line} has {text!r} for an x or y; they are whole numbers of pixels.")

@@ -1,0 +1,190 @@
+"""What can be set: every setting of a run, defined, documented and bounded.
+
+`config.py` fills these from recipes and options. A key that is not here does not exist.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Section(BaseModel):
+    """A group of settings: frozen, and nothing else than what it names."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+    @field_validator("*")
+    @classmethod
+    def _is_unicode(cls, value: object) -> object:
+        # A path that is not could be neither saved in config.toml nor written into a table.
+        if isinstance(value, str) and not _is_encodable(value):
+            raise PydanticCustomError("not_unicode", "Input should be Unicode text; rename the file or folder")
+        return value
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+class DataSettings(Section):
+    """Which images the run is about."""
+
+    root: str = ""
+    """The folder or manifest, absolute."""
+    source: str | None = None
+    """A name of SOURCES; recognised when missing."""
+    patient_regex: str | None = None
+    """Takes the patient from each path."""
+    split_file: str | None = None
+    """A CSV with the columns path (or patient_id) and split."""
+    exclude_file: str | None = None
+    """A text file with one path a line to leave out."""
+    view: Literal["full", "crop"] = "full"
+    """Of mammograms and ultrasound: the full image, or a crop around each lesion."""
+    normal: Literal["exclude", "benign"] = "exclude"
+    """What becomes of images without any lesion."""
+    magnification: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """Of BreaKHis: the magnifications to take; all when empty."""
+    labels_file: str | None = None
+    """Of DICOM folders: a CSV with the labels by StudyInstanceUID, SOPInstanceUID or path."""
+    frame: Annotated[int, Field(ge=1)] | None = None
+    """Of DICOM files with several frames: the one to take, counted from 1."""
+    pseudonymise: bool = False
+    """Patient ids, slide ids and paths leave as keyed hashes."""
+    tolerance: Share = 0.01
+    """Share of unusable files up to which a run goes on without them."""
+
+
+class ImageSettings(Section):
+    """How an image becomes the array that the model sees; written into the bundle."""
+
+    size: Literal["auto"] | tuple[Annotated[int, Field(ge=8, le=2048)], Annotated[int, Field(ge=8, le=2048)]] = "auto"
+    """(width, height) in pixels; `auto` takes the data's most common size, at most `largest_px` on its longer side."""
+    largest_px: Annotated[int, Field(ge=8, le=2048)] = 128
+    """Bound of `auto`."""
+    channels: Literal[1, 3] = 3
+    """1 is grey, 3 is RGB."""
+    fit: Literal["pad", "stretch"] = "pad"
+    """`pad` keeps the aspect ratio, never enlarges, and fills the rest; `stretch` resizes to the size exactly."""
+    padding: Literal["auto", "mirror", "black", "white"] = "auto"
+    """What fills the rest, below and to the right; `auto` is black for mammograms, else mirror."""
+    region: Literal["auto", "whole", "breast"] = "auto"
+    """The part of the image that is meant; `auto` is the box of the breast for whole mammograms, else the whole."""
+    orientation: Literal["as_is", "left"] = "as_is"
+    """`left` mirrors mammograms whose breast comes in from the right edge."""
+    dicom_window: Literal["stored", "full"] = "stored"
+    """Values of DICOM files: through the file's VOI LUT or window, or over their full range."""
+    interpolation: Literal["nearest", "bilinear", "area"] = "area"
+    """How sizes change; `area` averages when it shrinks."""
+    mean: Share = 0.0
+    """Subtracted after division by 255."""
+    std: Annotated[float, Field(gt=0.0)] = 1.0
+    """Divided by after that."""
+
+
+class SplitSettings(Section):
+    by: Literal["patient", "image"] = "patient"
+    """What a fresh split keeps together; `image` is optimistic and stamped so."""
+    fractions: tuple[Share, Share, Share] = (0.8, 0.1, 0.1)
+    """Train, validation, test."""
+
+    @model_validator(mode="after")
+    def _sums_to_one(self) -> SplitSettings:
+        if abs(sum(self.fractions) - 1.0) > 1e-6 or min(self.fractions) <= 0:
+            raise ValueError(
+                "split.fractions must be three numbers above 0 that sum to 1 (train, validation, test), "
+                f"got {', '.join(f'{share:g}' for share in self.fractions)}"
+            )
+        return self
+
+
+class ModelSettings(Section):
+    name: str = "residual"
+    """A name of MODELS."""
+
+
+class AugmentSettings(Section):
+    """Random changes to training images, one draw per image; 0 switches one off."""
+
+    rotate_degrees: Annotated[float, Field(ge=0, le=180)] = 0.0
+    quarter_turns: bool = False
+    """Rotation by 0, 90, 180 or 270 degrees: exact, no interpolation."""
+    shift: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """Share of width and height."""
+    zoom: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Scale drawn from [1 - zoom, 1 + zoom]."""
+    shear_degrees: Annotated[float, Field(ge=0, le=60)] = 0.0
+    horizontal_flip: bool = False
+    vertical_flip: bool = False
+    brightness: Share = 0.0
+    """Added value drawn from [-brightness, brightness], on a scale of 0 to 1."""
+    contrast: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Factor about the image's mean, drawn from [1 - contrast, 1 + contrast]."""
+    stain: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Factor on each channel's optical density drawn from [1 - stain, 1 + stain], and an offset of a tenth of it."""
+
+
+class TrainSettings(Section):
+    epochs: Annotated[int, Field(ge=1)] = 10
+    batch_size: Annotated[int, Field(ge=1)] = 64
+    optimizer: Literal["adam", "adamw", "adagrad"] = "adam"
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    learning_rate_decay: Annotated[float, Field(ge=0)] = 0.0
+    """At step t the rate is divided by 1 + learning_rate_decay * t, as in Keras."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    epsilon: Annotated[float, Field(gt=0)] = 1e-8
+    """Of the optimizer; Keras uses 1e-7."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+    """The learning rate rises linearly over so many epochs, under either schedule."""
+    balance: Literal["none", "weights", "sampler"] = "none"
+    """`weights` weighs the loss by the inverse class frequency; `sampler` draws both classes equally often."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Exponential moving average of the weights, which then are the ones validated and kept; 0 is off."""
+    monitor: Literal["validation_loss", "validation_accuracy", "validation_auroc", "train_loss"] = "validation_loss"
+    patience: Annotated[int, Field(ge=0)] = 0
+    """Epochs without a better `monitor` before training stops; 0 never stops early."""
+    restore_best: bool = True
+    """Keep the weights of the epoch with the best `monitor` instead of the last."""
+    precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
+    """`auto` is bf16-mixed where the processor has native bf16 arithmetic, otherwise 32-true."""
+    checkpoint_minutes: Annotated[float, Field(gt=0)] = 5.0
+    """A checkpoint is written at each epoch's end and after so many minutes inside a long one."""
+
+
+class EvaluateSettings(Section):
+    operating_point: Literal["balanced", "sensitivity"] = "balanced"
+    target_sensitivity: Annotated[float, Field(gt=0, le=1)] = 0.95
+    """Used by the operating point `sensitivity`."""
+    resamples: Annotated[int, Field(ge=100)] = 2000
+    """Bootstrap resamples of patients behind each interval."""
+
+
+class RunConfig(Section):
+    """Everything that decides a run's result besides the data and the version of the software."""
+
+    recipe: str = "default"
+    """The recipe that the settings came from."""
+    description: str = ""
+    """One line for people."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Of the split, the first weights and everything random in training."""
+    deterministic: bool = False
+    """Refuse operations that could differ from run to run; the same machine then gives the same weights."""
+    data: DataSettings = DataSettings()
+    images: ImageSettings = ImageSettings()
+    split: SplitSettings = SplitSettings()
+    model: ModelSettings = ModelSettings()
+    augment: AugmentSettings = AugmentSettings()
+    train: TrainSettings = TrainSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
