@@ -108,9 +108,11 @@ def official_split(
     present = set(official)
     for needed in ("train", "test"):
         if needed not in present:
+            unit = "patient" if manifest.knows_patients else "image"
             raise SplitError(
                 f"{manifest.root}: the official split has no {needed} part (found {', '.join(sorted(present))}). "
-                'Make your own with "clearmargin split DATA --by patient --out split.csv", and use --split split.csv.'
+                f'Make your own with "clearmargin split DATA --by {unit} --out split.csv", and use --split split.csv'
+                f"{'' if manifest.knows_patients else ' --by image, because no patient is known'}."
             )
     splits = official.to_numpy(dtype=str).copy()
     if "validation" not in present:
