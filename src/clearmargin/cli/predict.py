@@ -78,7 +78,7 @@ def _records_of_path(path: str, frame: int | None) -> list[Record]:
     suffix = place.suffix.lower()
     # os.path answers no, where Path raises, for a name that is too long or holds a null byte.
     if os.path.isdir(path) or is_zip(path):
-        found = [name for name in walk_files(place) if is_image(name)]
+        found = [name for name in walk_files(place) if is_image(name) or _is_dicom(str(place / name))]
         masks = find_masks(found)
         if len(found) == len(masks):
             raise DataError(f"{path}: no images in this folder.")
@@ -100,6 +100,18 @@ def _records_of_path(path: str, frame: int | None) -> list[Record]:
     raise DataError(f"{path}: no such file or folder.")
 
 
+def _is_dicom(path: str) -> bool:
+    """The content is DICOM, whatever the name: exports of archives have odd extensions, or none."""
+    from clearmargin.errors import ImageError
+    from clearmargin.images.dicom import is_dicom
+    from clearmargin.images.read import read_bytes
+
+    try:
+        return is_dicom(read_bytes(path, at_most=256))
+    except ImageError:
+        return False
+
+
 def _array_records(path: str) -> list[Record]:
     from clearmargin.errors import DataError
     from clearmargin.images.archive import list_arrays
@@ -118,7 +130,7 @@ def _record(path: str, frame: int | None) -> Record:
 
     name = Path(path).name
     facts, breakhis = parse_idc_name(name), parse_breakhis_name(name)
-    if frame is not None and path.lower().endswith((".dcm", ".dicom")):
+    if frame is not None and "#" not in name and _is_dicom(path):
         path = str(Place(path, frame))
     if breakhis is not None:
         return Record(path, breakhis.patient_id, breakhis.slide_id)
