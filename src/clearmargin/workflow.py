@@ -150,6 +150,7 @@ def run_training(
             temperature=temperature,
             operating_points={point.name: point},
             operating_point=point.name,
+            content=manifest.content,
             lineage=lineage,
         )
         write_bundle(out / "bundle", model_file, weights=fitted.model.state_dict(), onnx=onnx)

@@ -258,7 +258,7 @@ def test_unreadable_inputs_are_refused_one_by_one_while_the_rest_goes_on(
     assert a.split(",")[1:] == c.split(",")[1:]
     assert ",refused," in b
     assert "not a PNG" in b
-    assert "1 of 3 images were refused" in answer.err
+    assert "1 of 3 images was refused" in answer.err
 
 
 def test_every_input_refused_is_exit_code_5(call: Call, small_run: SmallRun, tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -81,5 +83,25 @@ def test_masks_of_a_folder_are_left_out_and_said(ask: Call, small_run: SmallRun,
         (tmp_path / name).write_bytes(data)
     answer = ask(tmp_path)
     assert [Path(str(row["path"])).name for row in rows(answer)] == ["a.png", "b_mask.png"]
-    assert "2 masks" in answer.err
+    assert "2 masks are left out" in answer.err
+    assert len(rows(ask(*sorted(tmp_path.glob("a*.png"))))) == 1
     assert len(rows(ask(tmp_path / "a_mask.png"))) == 1
+
+
+def test_a_model_of_crops_says_so_before_it_answers(
+    call: Call, small_run: SmallRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from clearmargin.bundle.read import read_bundle
+    from clearmargin.predict import predictor
+
+    file = next(small_run.data.rglob("*.png"))
+    assert "crops around lesions" not in call("predict", small_run.folder, file).err
+    bundle = read_bundle(small_run.folder)
+    crops = replace(bundle, model=bundle.model.model_copy(update={"content": "lesion"}))
+    monkeypatch.setattr(predictor, "read_bundle", lambda _: crops)
+    assert "trained on crops around lesions" in call("predict", small_run.folder, file).err
+
+
+def test_the_table_tells_the_threshold(call: Call, small_run: SmallRun) -> None:
+    answer = call("predict", small_run.folder, next(small_run.data.rglob("*.png")))
+    assert re.search(r"Malignant at or above 0\.\d{4} \(balanced\)\.", answer.err)

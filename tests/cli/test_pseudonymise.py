@@ -106,3 +106,36 @@ def test_a_run_goes_on_with_the_same_words(
     answer = call("train", data, "--out", run, "--resume")
     assert answer.code == 0, answer.err
     assert "complete already" in answer.err
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--patient-regex", "nothing like it"],
+        ["--patient-regex", r"_(P\d+)/", "--exclude", "DOE_JANE_list.txt"],
+        ["--patient-regex", r"_(P\d+)/", "--source", "dicom"],
+        ["--source", "mias"],
+    ],
+)
+def test_errors_name_nobody(
+    named_run: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    call: Callable[..., Answer],
+    options: list[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "DOE_JANE_list.txt").write_text("DOE_JANE_P77.png\n")
+    answer = call("audit", named_run[0], *options, "--pseudonymise")
+    assert answer.code == 3
+    assert not PERSON.search(answer.error.encode()), answer.error
+    assert "--pseudonymise" in answer.error
+    assert PERSON.search(call("audit", named_run[0], *options).error.encode())
+
+
+def test_a_table_that_names_a_person_where_a_label_should_be(tmp_path: Path, call: Callable[..., Answer]) -> None:
+    (tmp_path / "m.csv").write_text("path,label\na.png,JANE DOE\n")
+    answer = call("audit", tmp_path / "m.csv", "--pseudonymise")
+    assert answer.code == 3
+    assert not PERSON.search(answer.error.encode()), answer.error
+    assert "line 2" in answer.error

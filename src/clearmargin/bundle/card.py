@@ -19,6 +19,15 @@ _FIGURES = {
 }
 
 
+_CONTENT = {
+    None: "images like those it was trained on, whose kind is not recorded",
+    "histology": "histology patches",
+    "mammogram": "whole mammograms",
+    "ultrasound": "whole ultrasound images",
+    "lesion": "crops around one lesion each, not whole images",
+}
+
+
 def model_card(model: ModelFile) -> str:
     """The card as Markdown."""
     spec, lineage, point = model.preprocessing, model.lineage, model.decision_point
@@ -39,13 +48,14 @@ def model_card(model: ModelFile) -> str:
 - Recipe: `{lineage.recipe}`, seed {lineage.seed}
 - Input: {size}; others are fitted by `{spec.fit}` (padding {spec.padding}, interpolation {spec.interpolation}),
   and 16-bit values are scaled by the range of their container
+- Made for: {_CONTENT[model.content]}
 - Output: the logit of *malignant*; probability = sigmoid(logit / {model.temperature:.4f})
 - Decision: malignant when the probability is at or above {point.threshold:.4f}
 - Operating point: `{point.name}`, {point.rule}
 
 ## The evidence
 
-Split by **{lineage.split}**. Figures of the test part, with 95 % intervals from resampling patients:
+Split by **{lineage.split}**. Figures of the test part; 95 % intervals resample {_resampled(lineage.metrics)}:
 
 {_figures(lineage.metrics)}
 
@@ -81,6 +91,10 @@ def _figures(metrics: dict[str, Any]) -> str:
             )
             lines.append(f"| {name} | {figure['value']:.3f} | {interval} |")
     return "\n".join(lines)
+
+
+def _resampled(metrics: dict[str, Any]) -> str:
+    return "images, because no patient is known" if metrics["n_patients"] is None else "patients"
 
 
 def _patients(count: int | None) -> str:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from clearmargin.errors import BundleError
 from clearmargin.images.preprocess import Preprocessing
-from clearmargin.types import INTENDED_USE, LABEL_NAMES, OperatingPoint
+from clearmargin.types import INTENDED_USE, LABEL_NAMES, Content, OperatingPoint
 
 SCHEMA = 1
 
@@ -50,6 +50,8 @@ class ModelFile(_Part):
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     operating_points: dict[str, OperatingPoint]
     operating_point: str
+    content: Content | None = None
+    """What the training images show; None where their source does not know."""
     conformal: None = None
     """Thresholds of abstention; none are fitted yet, so every decision is benign or malignant."""
     input_gate: None = None

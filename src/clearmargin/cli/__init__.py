@@ -87,7 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ClearmarginError as error:
         return _fail(str(error), error.exit_code, debug=debug)
     except typer.TyperException as error:  # the parser's own: unknown option, missing argument
-        return _fail(f"{error.format_message()} See clearmargin --help.", error.exit_code, debug=debug)
+        message = error.format_message().replace("Value error, ", "")
+        return _fail(f"{message} See clearmargin --help.", error.exit_code, debug=debug)
     except Exception as error:
         if debug:
             raise

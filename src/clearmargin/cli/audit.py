@@ -54,6 +54,7 @@ def audit(
     from clearmargin import api
     from clearmargin.cli.progress import build_listener
     from clearmargin.cli.show import audit_summary, terminal_width
+    from clearmargin.errors import counted
     from clearmargin.files import disk_errors, write_text
 
     if page is not None:
@@ -77,8 +78,10 @@ def audit(
     )
     values = result.to_dict()
     if fix_list is not None:
+        left_out = result.fix_list()
         with disk_errors(fix_list):
-            write_text(fix_list, "".join(f"{path}\n" for path in result.fix_list()))
+            write_text(fix_list, "".join(f"{path}\n" for path in left_out))
+        listener.note(f"{counted(len(left_out), 'file', 'files')} to leave out, listed in {fix_list}.")
     print(json.dumps(values) if as_json else audit_summary(values, width=terminal_width()))
     if page is not None:
         listener.note("Drawing the page …")

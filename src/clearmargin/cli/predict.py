@@ -14,10 +14,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from clearmargin.cli.options import Frame
-from clearmargin.errors import one_line
+from clearmargin.errors import counted, one_line
 
 if TYPE_CHECKING:
     from clearmargin.types import Prediction, Record
+
+
+_CROPS_ONLY = (
+    "this model was trained on crops around lesions; of whole images its answers mean nothing. "
+    "Give crops, or boxes as FILE#xywh=LEFT,TOP,WIDTH,HEIGHT."
+)
 
 
 def predict(
@@ -37,6 +43,8 @@ def predict(
     predictor = load_bundle(bundle)
     if predictor.bundle.model.lineage.stamp:
         print(f"Note: this model's figures come from an {predictor.bundle.model.lineage.stamp}.", file=sys.stderr)
+    if predictor.bundle.model.content == "lesion":
+        print(f"Note: {_CROPS_ONLY}", file=sys.stderr)
     total, refused = 0, 0
     write = {"table": _write_table, "json": _write_json, "csv": _write_csv}[output]
 
@@ -48,8 +56,12 @@ def predict(
             yield prediction
 
     write(watched())
+    if output == "table":
+        point = predictor.bundle.model.decision_point
+        print(f"Malignant at or above {point.threshold:.4f} ({point.name}).", file=sys.stderr)
     if refused:
-        print(f"{refused:,} of {total:,} images were refused, each with its reason.", file=sys.stderr)
+        were = "was" if refused == 1 else "were"
+        print(f"{refused:,} of {total:,} images {were} refused, each with its reason.", file=sys.stderr)
     if refused == total:
         raise AllRefused(f"every input was refused ({total:,} in all); see the reasons above.")
 
@@ -60,16 +72,24 @@ def find_records(paths: Iterable[str], *, frame: int | None = None) -> list[Reco
     Raises:
         DataError: a path is not there, a glob or folder has no image, or a manifest has no column `path`.
     """
+    from clearmargin.data.names import find_masks
+
     records: list[Record] = []
+    named: list[str] = []
     for path in paths:
-        records += _records_of_path(path, frame)
-    return records
+        found = _records_of_path(path, frame)
+        records += found
+        named += [record.path for record in found if record.path == path]
+    masks = find_masks(named)  # a shell's *.png names an image and its masks alike
+    if masks:
+        _tell_masks(len(masks), "")
+    return [record for record in records if record.path not in masks]
 
 
 def _records_of_path(path: str, frame: int | None) -> list[Record]:
     from clearmargin.data.names import find_masks
     from clearmargin.data.walk import walk_files
-    from clearmargin.errors import DataError, counted
+    from clearmargin.errors import DataError
     from clearmargin.images.archive import is_zip
     from clearmargin.images.place import parse_place, split_archive
     from clearmargin.images.read import is_image
@@ -83,7 +103,7 @@ def _records_of_path(path: str, frame: int | None) -> list[Record]:
         if len(found) == len(masks):
             raise DataError(f"{path}: no images in this folder.")
         if masks:
-            print(f"Note: {counted(len(masks), 'mask', 'masks')} below {path} left out.", file=sys.stderr)
+            _tell_masks(len(masks), f" below {path}")
         return [_record(str(place / name), frame) for name in found if name not in masks]
     if suffix == ".npz" and os.path.isfile(path):
         return _array_records(path)
@@ -95,9 +115,20 @@ def _records_of_path(path: str, frame: int | None) -> list[Record]:
         matches = sorted(glob.glob(path, recursive=True))
         if not matches:
             raise DataError(f"{path}: no file matches.")
-        files = [match for match in matches if os.path.isfile(match)]
-        return [_record(match, frame) for match in files if is_image(match) or len(files) == 1]
+        records = [
+            _records_of_path(match, frame)
+            for match in matches
+            if os.path.isdir(match) or is_image(match) or len(matches) == 1 or _is_dicom(match)
+        ]
+        if not records:
+            raise DataError(f"{path}: none of the {counted(len(matches), 'match', 'matches')} is an image or a folder.")
+        return [record for of_match in records for record in of_match]
     raise DataError(f"{path}: no such file or folder.")
+
+
+def _tell_masks(count: int, where: str) -> None:
+    words = counted(count, "mask is", "masks are")
+    print(f"Note: {words} left out{where}, beside the images they belong to.", file=sys.stderr)
 
 
 def _is_dicom(path: str) -> bool:
@@ -179,6 +210,6 @@ def _write_csv(predictions: Iterable[Prediction]) -> None:
 def _write_table(predictions: Iterable[Prediction]) -> None:
     print(f"{'decision':<10} {'probability':>11}  path")
     for prediction in predictions:
-        chance = "-" if prediction.probability is None else f"{prediction.probability:.3f}"
+        chance = "-" if prediction.probability is None else f"{prediction.probability:.4f}"
         reason = f"  ({prediction.reason})" if prediction.reason else ""
         print(f"{prediction.decision:<10} {chance:>11}  {one_line(prediction.record.path)}{one_line(reason)}")

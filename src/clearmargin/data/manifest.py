@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +20,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from clearmargin.errors import DataError, UsageError, one_line
+from clearmargin.images.archive import has_member
+from clearmargin.images.place import file_of, split_archive
 from clearmargin.types import MANIFEST_COLUMNS, Content, Finding
 
 _TEXT = ("path", "patient_id", "slide_id", "site", "source", "official_split", "sha256", "side", "view")
@@ -138,7 +141,8 @@ def exclude_paths(manifest: Manifest, listing: Path) -> Manifest:
     """The manifest without the files named in a text file, one path a line, and without what blocked on these alone.
 
     A path is absolute, or seen from the manifest's root or from the working directory; characters that a line
-    cannot hold are spelt out as `errors.one_line` does. Lines that begin with # say nothing.
+    cannot hold are spelt out as `errors.one_line` does. A file stands for every crop of it; one that is there but
+    is no image of the manifest is passed over. Lines that begin with # say nothing.
 
     Raises:
         DataError: the listing is missing, or names a file that the manifest does not have.
@@ -153,13 +157,16 @@ def exclude_paths(manifest: Manifest, listing: Path) -> Manifest:
     by_any_name = dict(zip(manifest.relative_paths(), paths, strict=True)) | {path: path for path in paths}
     by_any_name |= {original: path for path, original in manifest.originals.items()}
     by_any_name = {one_line(name): path for name, path in by_any_name.items()} | by_any_name
-    left_out = set()
+    whole: defaultdict[str, list[str]] = defaultdict(list)  # a file stands for every frame and box of it
+    for name, path in by_any_name.items():
+        whole[file_of(name)].append(path)
+    left_out: set[str] = set()
     for number, line in enumerate(lines, start=1):
         name = line.strip()
-        path = by_any_name.get(name) or by_any_name.get(os.path.abspath(name))
-        if path is not None:
-            left_out.add(path)
-        elif name and not name.startswith("#"):
+        found = [by_any_name[name]] if name in by_any_name else whole.get(name) or whole.get(os.path.abspath(name))
+        if found:
+            left_out.update(found)
+        elif name and not name.startswith("#") and not _is_there(manifest.root, name):
             raise DataError(f"{listing}: line {number} '{name}' is not an image of {manifest.root}.")
     kept = manifest.keep(~manifest.frame["path"].isin(left_out).to_numpy())
     findings = [entry for entry in manifest.findings if not (_blocks(entry) and left_out.issuperset(entry.paths))]
@@ -168,6 +175,15 @@ def exclude_paths(manifest: Manifest, listing: Path) -> Manifest:
 
 def _blocks(finding: Finding) -> bool:
     return finding.severity == "blocking" and bool(finding.paths)
+
+
+def _is_there(root: Path, name: str) -> bool:
+    """There is such a file, though no image of the manifest: it was left out already."""
+    for path in (str(root / name), os.path.abspath(name)):
+        inside = split_archive(path)
+        if os.path.lexists(path) or (inside is not None and has_member(*inside)):
+            return True
+    return False
 
 
 def data_hash(manifest: Manifest) -> str:

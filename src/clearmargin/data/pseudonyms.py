@@ -11,8 +11,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import re
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -97,6 +99,23 @@ def hide_paths(config: RunConfig, key: bytes) -> RunConfig:
     data = config.data
     hidden = {name: pseudonym("data", getattr(data, name), key) for name in _PATH_SETTINGS if getattr(data, name)}
     return config.model_copy(update={"data": data.model_copy(update=hidden)})
+
+
+@contextmanager
+def nameless_errors(*paths: str | None) -> Iterator[None]:
+    """Errors about the data raised inside lose what they quote and the paths given; they may go into a log.
+
+    Raises:
+        DataError: in the place of each.
+    """
+    try:
+        yield
+    except DataError as error:
+        text = str(error)
+        for path in sorted(filter(None, paths), key=len, reverse=True):
+            text = text.replace(path, "DATA")
+        text = re.sub(r"'[^']*'|\"[^\"]*\"", "'…'", re.sub(r"(?:DATA|/)[^\s'\":,]*/[^\n'\":,]*", "DATA", text))
+        raise DataError(f"{text} (Names are left out: --pseudonymise. Without it the message is whole.)") from None
 
 
 def _file_pseudonym(path: str, key: bytes) -> str:

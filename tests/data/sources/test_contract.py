@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from tests.data.layouts import LAYOUTS, zip_folder
+from tests.data.layouts import LAYOUTS, write_folder, write_mias, zip_folder
 
-from clearmargin.data.manifest import Manifest
+from clearmargin.data.manifest import Manifest, exclude_paths
 from clearmargin.data.sources import SOURCES, read_source
+from clearmargin.data.sources.options import SourceOptions
+from clearmargin.errors import DataError
 from clearmargin.images.read import read_image
 from clearmargin.types import MANIFEST_COLUMNS
 
@@ -88,3 +90,28 @@ def test_files_of_the_system_change_nothing(name: str, tmp_path: Path) -> None:
         (folder / ".DS_Store").write_bytes(b"\0")
         (folder / "._mdb001.pgm").write_bytes(b"\0")
     pd.testing.assert_frame_equal(rows(read_source(root)), before)
+
+
+def test_an_archive_among_images_is_not_passed_over_silently(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "data")
+    zip_folder(root, root / "more.zip")
+    found = {entry.kind: entry for entry in read_source(root).findings}
+    assert found["archive_left_out"].severity == "warning"
+    assert "more.zip" in found["archive_left_out"].message
+
+
+def test_a_file_to_leave_out_stands_for_every_crop_of_it(tmp_path: Path) -> None:
+    root = write_mias(tmp_path / "mias")
+    crops = read_source(root, options=SourceOptions(view="crop"))
+    files = crops.frame["path"].str.partition("#")[0]
+    file, several = str(files.value_counts().index[0]), int(files.value_counts().iloc[0])
+    assert several > 1
+    listing = tmp_path / "out.txt"
+    listing.write_text(f"{Path(file).name}\nmdb999.pgm\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"line 2 'mdb999\.pgm' is not an image of"):
+        exclude_paths(crops, listing)
+    normal = next(path for path in sorted(root.glob("*.pgm")) if str(path) not in files.tolist())
+    listing.write_text(f"{Path(file).name}\n{normal.name}\n", encoding="utf-8")
+    kept = exclude_paths(crops, listing)
+    assert len(kept) == len(crops) - several
+    assert not kept.frame["path"].str.startswith(file).any()

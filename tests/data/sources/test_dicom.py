@@ -359,7 +359,7 @@ class TestMessages:
 
     def test_no_label_at_all_says_how_to_give_them(self, tmp_path: Path) -> None:
         put(tmp_path, {"a": SHOTS[0].data(), "b": SHOTS[1].data()})
-        with pytest.raises(DataError, match=r"2 images have no label, and left out\. Give a CSV with --labels FILE"):
+        with pytest.raises(DataError, match=r"2 images without a label are left out\. Give a CSV with --labels FILE"):
             read_source(tmp_path)
 
     def test_a_table_without_the_columns_lists_what_it_has(self, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from clearmargin.data.audit.quality import find_quality_problems
 from clearmargin.data.audit.scan import Scan, scan_images
 from clearmargin.data.audit.similar import SimilarGroup, find_similar
 from clearmargin.data.manifest import Manifest, exclude_paths
-from clearmargin.data.pseudonyms import pseudonymise, read_key
+from clearmargin.data.pseudonyms import nameless_errors, pseudonymise, read_key
 from clearmargin.data.sources import read_source
 from clearmargin.data.sources.options import SourceOptions
 from clearmargin.errors import AuditBlocked, counted, one_line
@@ -144,11 +145,13 @@ def audit_images(data: DataSettings, *, ignore_official: bool = False, listener:
         labels=Path(data.labels_file) if data.labels_file is not None else None,
         frame=data.frame,
     )
-    manifest = read_source(data.root, source=data.source, patient_regex=data.patient_regex, options=options)
-    if data.pseudonymise:
-        manifest = pseudonymise(manifest, read_key())
-    if data.exclude_file is not None:
-        manifest = exclude_paths(manifest, Path(data.exclude_file))
+    hides = nameless_errors(data.root, data.labels_file, data.exclude_file) if data.pseudonymise else nullcontext()
+    with hides:
+        manifest = read_source(data.root, source=data.source, patient_regex=data.patient_regex, options=options)
+        if data.pseudonymise:
+            manifest = pseudonymise(manifest, read_key())
+        if data.exclude_file is not None:
+            manifest = exclude_paths(manifest, Path(data.exclude_file))
     return audit_manifest(manifest, tolerance=data.tolerance, ignore_official=ignore_official, listener=listener)
 
 

@@ -10,6 +10,8 @@ from clearmargin.data.sources.options import SourceOptions
 from clearmargin.errors import DataError, counted
 from clearmargin.types import Finding, Severity
 
+_ARCHIVES = (".zip", ".npz", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
+
 
 def file_findings(
     kind: str, severity: Severity, message: str, fix: str, *, root: Path, names: Sequence[str]
@@ -19,8 +21,17 @@ def file_findings(
 
 
 def other_file_findings(path: Path, names: list[str]) -> list[Finding]:
-    """What was passed over because it is no image."""
+    """What was passed over because it is no image; an archive may be a data set of its own."""
+    archives = [name for name in names if name.lower().endswith(_ARCHIVES)]
+    names = [name for name in names if not name.lower().endswith(_ARCHIVES)]
     return file_findings(
+        "archive_left_out",
+        "warning",
+        f"{counted(len(archives), 'archive is', 'archives are')} not opened, and left out: {listed(archives)}.",
+        "Give its path instead of the folder, if that is what you mean.",
+        root=path,
+        names=archives,
+    ) + file_findings(
         "other_file",
         "note",
         f"{counted(len(names), 'file is', 'files are')} not named like an image, and left out.",

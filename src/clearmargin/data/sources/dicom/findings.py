@@ -83,7 +83,7 @@ def left_out_findings(path: Path, found: SortedFiles, options: SourceOptions) ->
         *file_findings(
             "unlabelled",
             "warning",
-            f"{counted(len(found.unlabelled), 'image has', 'images have')} no label, and left out.",
+            f"{counted(len(found.unlabelled), 'image without a label is', 'images without a label are')} left out.",
             ADVICE,
             root=path,
             names=found.unlabelled,
