@@ -446,6 +446,13 @@ class TestResult:
         listing.write_text("\n".join(audit(file).fix_list()), encoding="utf-8")
         assert kinds(audit(file, exclude_file=str(listing))) == []
 
+    def test_the_fix_list_of_nothing_but_contradictions_is_everything(self, tmp_path: Path) -> None:
+        for number in range(12):
+            file = tmp_path / ("malignant" if number % 2 else "benign") / f"{number}.png"
+            file.parent.mkdir(exist_ok=True)
+            Image.new("RGB", (16, 16), "red").save(file)
+        assert len(audit(tmp_path).fix_list()) == 12
+
     def test_the_fix_list_holds_any_file_name(self, root: Path, tmp_path: Path) -> None:
         names = [b"P00\nx", b"# P00", b"P00\xff", b" P00", "P00\u2028".encode()]
         for number, name in enumerate(names):

@@ -157,3 +157,46 @@ def test_planted_copies_of_real_patches_are_found_among_all_others(real_data: Pa
     ]
     assert sum(pair in groups for pair in wanted) >= 0.95 * len(wanted)
     assert len([group for group in groups if group not in wanted]) <= 1
+
+
+class TestCommonLikeness:
+    """Images that all look alike are no copies: they say so, and can still be split by patient."""
+
+    def write(self, root: Path, *, patients: int) -> Path:
+        """Ovals in one view with a lesion somewhere, and noise."""
+        generator = np.random.default_rng(0)
+        lines = ["path,label,patient_id"]
+        for patient in range(patients):
+            for number in range(4):
+                lesion = (int(generator.integers(60, 120)), int(generator.integers(90, 160)), 6 + 10 * (patient % 2))
+                oval = draw_mammogram((lesion,), right=bool(number % 2), px=256)
+                pixels = (oval + generator.normal(0, 6, oval.shape)).clip(0, 255).astype(np.uint8)
+                write(root / f"p{patient}_{number}.png", pixels)
+                lines.append(f"p{patient}_{number}.png,{patient % 2},P{patient}")
+        (root / "m.csv").write_text("\n".join(lines), encoding="utf-8")
+        return root / "m.csv"
+
+    def test_drawings_of_one_kind_can_be_split(self, tmp_path: Path) -> None:
+        data = self.write(tmp_path, patients=12)
+        entries = [entry for entry in clearmargin.audit(data).findings if "near_duplicate" in entry.kind]
+        assert entries
+        assert {entry.certainty for entry in entries if "across" in entry.kind} == {"possible"}
+        assert clearmargin.split(data).groupby("patient_id")["split"].nunique().max() == 1
+
+    def test_two_patients_of_many_who_share_a_picture_stay_together(self, tmp_path: Path) -> None:
+        lines = ["path,label,patient_id"]
+        for patient in range(24):
+            for label in (0, 1):
+                pixels = draw_patch(label, 1 + 2 * patient + label)
+                write(tmp_path / f"{patient}_{label}.png", pixels)
+                lines.append(f"{patient}_{label}.png,{label},P{patient}")
+                if patient == 5 and label == 0:
+                    write(tmp_path / "copy.png", altered(pixels, turns=1))
+                    lines.append("copy.png,0,P6")
+        data = tmp_path / "m.csv"
+        data.write_text("\n".join(lines), encoding="utf-8")
+        entry = findings(data)["near_duplicate_across_patients"]
+        assert (entry.certainty, entry.count) == ("likely", 2)
+        for seed in range(8):
+            parts = clearmargin.split(data, seed=seed).drop_duplicates("patient_id").set_index("patient_id")["split"]
+            assert parts["P5"] == parts["P6"]

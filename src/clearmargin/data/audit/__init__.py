@@ -22,7 +22,7 @@ import pandas as pd
 from clearmargin.data.audit.balance import find_imbalance
 from clearmargin.data.audit.checks import CHECKS
 from clearmargin.data.audit.confounding import find_confounding
-from clearmargin.data.audit.copies import find_near_duplicates
+from clearmargin.data.audit.copies import doubt_common, find_near_duplicates
 from clearmargin.data.audit.glance import describe_audit, tabulate_audit
 from clearmargin.data.audit.orientation import find_orientation
 from clearmargin.data.audit.quality import find_quality_problems
@@ -124,10 +124,10 @@ class Audit:
             if finding.kind in _CONTRADICTIONS and finding.certainty != "possible":
                 left_out |= set(finding.paths)
         files = self.manifest.frame.drop_duplicates("path")  # a row that stands twice is one file, and is kept
-        rank = files["official_split"].map({"test": 0, "validation": 1}).fillna(2)
-        copies = files.loc[~files["path"].isin(left_out)].assign(rank=rank).sort_values("rank", kind="stable")
+        files = files.assign(rank=files["official_split"].map({"test": 0, "validation": 1}).fillna(2))
+        copies = files.loc[~files["path"].isin(left_out)].sort_values("rank", kind="stable")
         left_out |= set(copies.loc[copies.duplicated("sha256"), "path"])
-        rank_of = dict(zip(files["path"], rank, strict=True))
+        rank_of = dict(zip(files["path"], files["rank"], strict=True))
         for finding in self.findings:
             if finding.kind == "near_duplicate_across_splits" and finding.certainty == "likely":
                 for group in finding.groups:
@@ -189,12 +189,13 @@ def audit_manifest(
     facts = scan.facts()
     usable = scan.usable
     listener.stage("compare")
-    alike = find_similar(
+    groups = find_similar(
         scan.thumbnails[usable],
         fine=list(itertools.compress(scan.fine, usable)),
         identical=pd.factorize(good.frame["sha256"])[0],
         listener=listener,
     )
+    alike = doubt_common(good, groups)
     good = replace(good, alike=_paths_alike(good, alike))
     findings = list(manifest.findings) + _quarantine_findings(
         quarantine, len(manifest), tolerance, from_table=manifest.source == "csv"

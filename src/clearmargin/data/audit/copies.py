@@ -9,7 +9,7 @@ another label, split or patient.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -18,6 +18,7 @@ from clearmargin.data.manifest import Manifest
 from clearmargin.errors import counted
 from clearmargin.types import Certainty, Finding, Severity
 
+_COMMON = 0.25
 _LEAVE_OUT = "'clearmargin audit DATA --fix-list FILE' and --exclude FILE"
 
 
@@ -126,6 +127,28 @@ def find_duplicates(manifest: Manifest) -> list[Finding]:
         for rows, kind, severity, text, fix in wanted
         if not rows.empty
     ]
+
+
+def doubt_common(manifest: Manifest, groups: Sequence[SimilarGroup]) -> list[SimilarGroup]:
+    """The groups, those called only possible whose likeness is common in these data: it is no sign of a copy then.
+
+    So it is where one group holds more than a quarter of all images, and where groups join more than a quarter of
+    the patients (and more than two): films in one standard view, or drawn images. A split that kept all these
+    together would leave nothing to split.
+    """
+    patients = manifest.frame["patient_id"].to_numpy()
+    joined: set[str] = set()
+    crossing: set[SimilarGroup] = set()
+    for group in groups:
+        mine = {patients[row] for row in group.rows if not pd.isna(patients[row])}
+        if group.certainty == "likely" and len(mine) > 1:
+            joined |= mine
+            crossing.add(group)
+    is_common = len(joined) > max(2, _COMMON * manifest.frame["patient_id"].nunique())
+    doubted = {group for group in groups if len(group.rows) > _COMMON * len(manifest)} | (
+        crossing if is_common else set()
+    )
+    return [replace(group, certainty="possible") if group in doubted else group for group in groups]
 
 
 def _example(rows: pd.DataFrame) -> str:
