@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -215,13 +216,31 @@ def test_resume_of_a_complete_run_changes_nothing(call: Call, small_run: SmallRu
     assert {file: file.read_bytes() for file in small_run.folder.glob("*.json")} == before
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_stopped_run_resumes_to_the_same_bundle(small_run: SmallRun, tmp_path: Path, number: signal.Signals) -> None:
+@dataclass(frozen=True)
+class Uninterrupted:
+    """A run that nothing stopped, and how it was called."""
+
+    folder: Path
+    command: tuple[str, ...]
+    environment: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(small_run: SmallRun, tmp_path_factory: pytest.TempPathFactory) -> Uninterrupted:
+    root = tmp_path_factory.mktemp("whole")
     settings = ["--epochs", "3", "--deterministic", "--set", "evaluate.resamples=100", "--set", "train.batch_size=4"]
-    command = [sys.executable, "-m", "clearmargin", "train", str(small_run.data), *settings, "--out"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CLEARMARGIN_CACHE": str(tmp_path / "cache")}
-    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    subprocess.run([*command, str(whole)], check=True, capture_output=True, env=environment)
+    command = (sys.executable, "-m", "clearmargin", "train", str(small_run.data), *settings, "--out")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CLEARMARGIN_CACHE": str(root / "cache")}
+    subprocess.run([*command, str(root / "run")], check=True, capture_output=True, env=environment)
+    return Uninterrupted(root / "run", command, environment)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_stopped_run_resumes_to_the_same_bundle(
+    uninterrupted: Uninterrupted, tmp_path: Path, number: signal.Signals
+) -> None:
+    command, environment = uninterrupted.command, uninterrupted.environment
+    stopped = tmp_path / "stopped"
     process = subprocess.Popen([*command, str(stopped)], env=environment, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not (stopped / "checkpoint" / "state.safetensors").exists():
@@ -236,7 +255,7 @@ def test_stopped_run_resumes_to_the_same_bundle(small_run: SmallRun, tmp_path: P
     assert not (stopped / "run.json").exists()
     subprocess.run([*command, str(stopped), "--resume"], check=True, capture_output=True, env=environment)
     for name in ("bundle/weights.safetensors", "predictions.csv", "metrics.json", "split.csv"):
-        assert (stopped / name).read_bytes() == (whole / name).read_bytes(), name
+        assert (stopped / name).read_bytes() == (uninterrupted.folder / name).read_bytes(), name
     assert not list(stopped.glob(".*partial*"))
 
 
