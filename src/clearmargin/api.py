@@ -104,7 +104,7 @@ def train(
             pseudonymise=pseudonymise,
         ),
     }
-    changes = {**(settings or {}), **{key: value for key, value in given.items() if value is not None}}
+    changes = {**(settings or {}), **_given(given)}
     saved = Path(out) / "config.toml"
     base = read_config(saved) if resume and recipe is None and saved.is_file() else None
     config = load_recipe(recipe or "default", changes, base=base)
@@ -134,17 +134,19 @@ def audit(
     from clearmargin.data.audit import audit_images  # noqa: PLC0415
 
     where = _data_settings(
-        data,
-        source=source,
-        patient_regex=patient_regex,
-        exclude=exclude,
-        tolerance=tolerance,
-        labels=labels,
-        view=view,
-        normal=normal,
-        magnification=magnification,
-        frame=frame,
-        pseudonymise=pseudonymise,
+        _data_changes(
+            data,
+            source=source,
+            patient_regex=patient_regex,
+            exclude=exclude,
+            tolerance=tolerance,
+            labels=labels,
+            view=view,
+            normal=normal,
+            magnification=magnification,
+            frame=frame,
+            pseudonymise=pseudonymise,
+        )
     )
     return audit_images(where, listener=listener)
 
@@ -182,17 +184,19 @@ def split(
 
     config = check_config({"split": {"by": by or "patient", "fractions": list(fractions)}, "seed": seed})
     where = _data_settings(
-        data,
-        source=source,
-        patient_regex=patient_regex,
-        exclude=exclude,
-        tolerance=tolerance,
-        labels=labels,
-        view=view,
-        normal=normal,
-        magnification=magnification,
-        frame=frame,
-        pseudonymise=pseudonymise,
+        _data_changes(
+            data,
+            source=source,
+            patient_regex=patient_regex,
+            exclude=exclude,
+            tolerance=tolerance,
+            labels=labels,
+            view=view,
+            normal=normal,
+            magnification=magnification,
+            frame=frame,
+            pseudonymise=pseudonymise,
+        )
     )
     fresh = folds is not None or (by is not None and not official)
     audited = audit_images(where, ignore_official=fresh, listener=listener)
@@ -219,9 +223,13 @@ def _absolute(path: Pathlike) -> str:
     raise DataError(f"{written_name(os.fspath(path))}: {what}.")
 
 
-def _data_settings(data: Pathlike, **changes: Any) -> DataSettings:
-    given = {key: value for key, value in _data_changes(data, **changes).items() if value is not None}
-    return load_recipe("default", given).data
+def _data_settings(changes: Mapping[str, Any]) -> DataSettings:
+    return load_recipe("default", _given(changes)).data
+
+
+def _given(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The changes that are not None."""
+    return {key: value for key, value in changes.items() if value is not None}
 
 
 def _data_changes(

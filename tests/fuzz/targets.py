@@ -24,8 +24,9 @@ from clearmargin.data.sources import csv
 from clearmargin.data.sources.mias.info import parse_info
 from clearmargin.errors import ClearmarginError, DataError, ImageError
 from clearmargin.images import raster
-from clearmargin.images.archive import list_arrays, list_members
+from clearmargin.images.archive import list_members
 from clearmargin.images.limits import Limits
+from clearmargin.images.npz import list_arrays
 from clearmargin.images.place import Place, file_of, parse_place, split_archive
 from clearmargin.images.read import decode_image, read_image
 

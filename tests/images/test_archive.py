@@ -14,8 +14,9 @@ import pytest
 from PIL import Image
 
 from clearmargin.errors import DataError, ImageError
-from clearmargin.images.archive import ArchiveLimits, list_arrays, list_members, read_array, read_member
+from clearmargin.images.archive import ArchiveLimits, list_members
 from clearmargin.images.limits import Limits
+from clearmargin.images.npz import list_arrays, read_array, read_inside
 from clearmargin.images.read import read_bytes, read_encoded, read_image
 
 
@@ -173,4 +174,4 @@ class TestNpz:
         with pytest.raises(DataError, match="is not an array"):
             list_arrays(str(tmp_path / "d.npz"))
         with pytest.raises(ImageError):
-            read_member(str(tmp_path / "d.npz"), "a/0", Limits())
+            read_inside(str(tmp_path / "d.npz"), "a/0", Limits())

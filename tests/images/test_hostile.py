@@ -24,9 +24,10 @@ from tests.fuzz import seeds
 from tests.images import dicom_files
 
 from clearmargin.errors import DataError, ImageError
-from clearmargin.images.archive import ArchiveLimits, list_members, read_array
+from clearmargin.images.archive import ArchiveLimits, list_members
 from clearmargin.images.complete import is_costly
 from clearmargin.images.limits import Limits
+from clearmargin.images.npz import read_array
 from clearmargin.images.place import parse_place
 from clearmargin.images.read import decode_image, read_bytes, read_encoded, read_image
 from clearmargin.images.size import read_size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import glob
+import itertools
 import json
 import os
 import sys
@@ -75,77 +76,63 @@ def find_records(paths: Iterable[str], *, frame: int | None = None) -> list[Reco
     from clearmargin.data.names import find_masks
 
     records: list[Record] = []
-    named: list[str] = []
-    for path in paths:
-        found = _records_of_path(path, frame)
-        records += found
-        named += [record.path for record in found if record.path == path]
-    masks = find_masks(named)  # a shell's *.png names an image and its masks alike
+    found: list[str] = []
+    for path in itertools.chain.from_iterable(map(_expand, paths)):
+        if Path(path).suffix.lower() in (".csv", ".parquet") and os.path.isfile(path):
+            records += _manifest_records(Path(path))
+        else:
+            of_path = _records_of_path(path, frame)
+            records += of_path
+            found += [record.path for record in of_path]
+    masks = find_masks(found)  # a folder, or a shell's *.png, means an image and its masks alike; a table says which
     if masks:
-        _tell_masks(len(masks), "")
+        words = counted(len(masks), "mask is", "masks are")
+        print(f"Note: {words} left out, beside the images they belong to.", file=sys.stderr)
     return [record for record in records if record.path not in masks]
 
 
+def _expand(path: str) -> list[str]:
+    """The path itself if anything is there, else what matches it as a glob."""
+    from clearmargin.errors import DataError
+    from clearmargin.images.place import parse_place, split_archive
+    from clearmargin.images.read import is_image, starts_like_dicom
+
+    # os.path answers no, where Path raises, for a name that is too long or holds a null byte.
+    if os.path.lexists(path) or os.path.lexists(parse_place(path).file) or split_archive(path) is not None:
+        return [path]
+    if not any(character in path for character in "*?["):
+        raise DataError(f"{path}: no such file or folder.")
+    matches = sorted(glob.glob(path, recursive=True))
+    if not matches:
+        raise DataError(f"{path}: no file matches.")
+    if len(matches) == 1:
+        return matches
+    wanted = [match for match in matches if os.path.isdir(match) or is_image(match) or starts_like_dicom(match)]
+    if not wanted:
+        raise DataError(f"{path}: none of the {len(matches):,} matches is an image or a folder.")
+    return wanted
+
+
 def _records_of_path(path: str, frame: int | None) -> list[Record]:
-    from clearmargin.data.names import find_masks
     from clearmargin.data.walk import walk_files
     from clearmargin.errors import DataError
     from clearmargin.images.archive import is_zip
-    from clearmargin.images.place import parse_place, split_archive
-    from clearmargin.images.read import is_image
+    from clearmargin.images.read import is_image, starts_like_dicom
 
     place = Path(path)
-    suffix = place.suffix.lower()
-    # os.path answers no, where Path raises, for a name that is too long or holds a null byte.
     if os.path.isdir(path) or is_zip(path):
-        found = [name for name in walk_files(place) if is_image(name) or _is_dicom(str(place / name))]
-        masks = find_masks(found)
-        if len(found) == len(masks):
+        found = [name for name in walk_files(place) if is_image(name) or starts_like_dicom(place / name)]
+        if not found:
             raise DataError(f"{path}: no images in this folder.")
-        if masks:
-            _tell_masks(len(masks), f" below {path}")
-        return [_record(str(place / name), frame) for name in found if name not in masks]
-    if suffix == ".npz" and os.path.isfile(path):
+        return [_record(str(place / name), frame) for name in found]
+    if place.suffix.lower() == ".npz" and os.path.isfile(path):
         return _array_records(path)
-    if suffix in (".csv", ".parquet") and os.path.isfile(path):
-        return _manifest_records(place)
-    if os.path.lexists(path) or os.path.lexists(parse_place(path).file) or split_archive(path) is not None:
-        return [_record(path, frame)]
-    if any(character in path for character in "*?["):
-        matches = sorted(glob.glob(path, recursive=True))
-        if not matches:
-            raise DataError(f"{path}: no file matches.")
-        records = [
-            _records_of_path(match, frame)
-            for match in matches
-            if os.path.isdir(match) or is_image(match) or len(matches) == 1 or _is_dicom(match)
-        ]
-        if not records:
-            raise DataError(f"{path}: none of the {counted(len(matches), 'match', 'matches')} is an image or a folder.")
-        return [record for of_match in records for record in of_match]
-    raise DataError(f"{path}: no such file or folder.")
-
-
-def _tell_masks(count: int, where: str) -> None:
-    words = counted(count, "mask is", "masks are")
-    print(f"Note: {words} left out{where}, beside the images they belong to.", file=sys.stderr)
-
-
-def _is_dicom(path: str) -> bool:
-    """The content is DICOM, whatever the name: exports of archives have odd extensions, or none."""
-    from clearmargin.errors import ImageError
-    from clearmargin.images.dicom import is_dicom
-    from clearmargin.images.read import read_bytes
-
-    try:
-        return is_dicom(read_bytes(path, at_most=256))
-    except ImageError:
-        return False
+    return [_record(path, frame)]
 
 
 def _array_records(path: str) -> list[Record]:
     from clearmargin.errors import DataError
-    from clearmargin.images.archive import list_arrays
+    from clearmargin.images.npz import list_arrays
     from clearmargin.types import Record
 
     shapes = {name: shape for name, shape in list_arrays(path).items() if len(shape) >= 3}
@@ -157,11 +144,12 @@ def _array_records(path: str) -> list[Record]:
 def _record(path: str, frame: int | None) -> Record:
     from clearmargin.data.names import parse_breakhis_name, parse_idc_name
     from clearmargin.images.place import Place
+    from clearmargin.images.read import starts_like_dicom
     from clearmargin.types import Record
 
     name = Path(path).name
     facts, breakhis = parse_idc_name(name), parse_breakhis_name(name)
-    if frame is not None and "#" not in name and _is_dicom(path):
+    if frame is not None and "#" not in name and starts_like_dicom(path):
         path = str(Place(path, frame))
     if breakhis is not None:
         return Record(path, breakhis.patient_id, breakhis.slide_id)

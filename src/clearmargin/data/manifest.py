@@ -70,10 +70,19 @@ class Manifest:
         """Where the image is read that the column `path` names."""
         return self.originals.get(path, path)
 
+    @property
+    def prefix(self) -> str:
+        """How the path of everything below the root begins."""
+        return str(self.root).removesuffix(os.sep) + os.sep
+
+    def seen_from_root(self, paths: Iterable[str]) -> list[str]:
+        """The paths as seen from the root, with forward slashes; files elsewhere stay absolute."""
+        prefix = self.prefix
+        return [path.removeprefix(prefix).replace(os.sep, "/") for path in paths]
+
     def relative_paths(self) -> list[str]:
-        """Each path as seen from the root, with forward slashes; files elsewhere stay absolute."""
-        prefix = str(self.root).removesuffix(os.sep) + os.sep
-        return [path.removeprefix(prefix).replace(os.sep, "/") for path in self.frame["path"]]
+        """Each image's path, `seen_from_root`."""
+        return self.seen_from_root(self.frame["path"])
 
     def keep(self, rows: NDArray[np.bool_]) -> Manifest:
         """The manifest of the chosen rows only."""

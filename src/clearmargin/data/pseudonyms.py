@@ -78,17 +78,16 @@ def pseudonymise(manifest: Manifest, key: bytes) -> Manifest:
     """
     paths = manifest.frame["path"].tolist()
     root = pseudonym("data", str(manifest.root), key)
-    public = [f"{root}/{_file_pseudonym(path, key)}" for path in manifest.relative_paths()]
+
+    def hide(names: Iterable[str]) -> tuple[str, ...]:
+        return tuple(f"{root}/{_file_pseudonym(name, key)}" for name in manifest.seen_from_root(names))
+
+    public = hide(paths)
     frame = manifest.frame.assign(
         path=pd.Series(public, dtype="str"),
         patient_id=_column(manifest.frame["patient_id"], "patient", key),
         slide_id=_column(manifest.frame["slide_id"], "slide", key),
     )
-    prefix = f"{str(manifest.root).removesuffix(os.sep)}{os.sep}"
-
-    def hide(names: Iterable[str]) -> tuple[str, ...]:
-        return tuple(f"{root}/{_file_pseudonym(name.removeprefix(prefix).replace(os.sep, '/'), key)}" for name in names)
-
     findings = tuple(_hide_words(finding, hide) for finding in manifest.findings)
     originals = dict(zip(public, paths, strict=True))
     return replace(manifest, frame=frame, root=Path(root), findings=findings, originals=originals)

@@ -1,4 +1,4 @@
-"""Members of .zip files and rows of .npz files, read in place: nothing is unpacked, so nothing can land elsewhere.
+"""Members of .zip files, read in place: nothing is unpacked, so nothing can land elsewhere.
 
 An archive is refused whole when a name in it leads outside, when it is encrypted or when it would unpack to
 more than the limits. A member's bytes are counted as they come, whatever the archive says of their number; for
@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import os
 import posixpath
-import re
 import stat
 import struct
 import threading
@@ -21,24 +20,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from clearmargin.errors import DataError, ImageError, one_line
-from clearmargin.images.array import HEADER_BYTES, ArrayHeader, read_array_header, read_array_values
 from clearmargin.images.limits import Limits
 from clearmargin.images.place import split_archive
 
 _ENCRYPTED = 0x1
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 # struct.error and IndexError: an entry of the list of members that ends early. UserWarning: where warnings are errors.
-_DAMAGE = (
+DAMAGE = (
     *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, IndexError),
     *(NotImplementedError, RuntimeError, UserWarning),
 )
 _KEPT_OPEN = 4
-_ROW_DIGITS = 18
-_NPZ = re.compile(r"(.+?\.npz)/(.+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +47,7 @@ class ArchiveLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class _Archive:
+class Archive:
     """An open archive: its members by name, directories and links not among them."""
 
     file: zipfile.ZipFile
@@ -64,11 +57,11 @@ class _Archive:
 _Opened = TypeVar("_Opened")
 
 
-class _Kept:
+class Kept:
     """The last few things opened, by path, time and size of the file; a changed file is opened anew."""
 
-    def __init__(self, kept: int) -> None:
-        self._kept, self._entries = kept, OrderedDict[tuple[object, ...], object]()
+    def __init__(self) -> None:
+        self._entries = OrderedDict[tuple[object, ...], object]()
         self._lock = threading.RLock()  # an .npz file within a .zip file opens that one first
 
     def get(self, path: str, key: str, build: Callable[[], _Opened]) -> _Opened:
@@ -81,14 +74,13 @@ class _Kept:
         with self._lock:
             if full not in self._entries:
                 self._entries[full] = build()
-                while len(self._entries) > self._kept:
+                while len(self._entries) > _KEPT_OPEN:
                     self._entries.popitem(last=False)
             self._entries.move_to_end(full)
             return self._entries[full]  # type: ignore[return-value]
 
 
-_archives = _Kept(_KEPT_OPEN)
-_arrays = _Kept(_KEPT_OPEN)
+_archives = Kept()
 
 
 def is_zip(path: str | os.PathLike[str]) -> bool:
@@ -102,7 +94,7 @@ def list_members(path: str, limits: ArchiveLimits = ArchiveLimits()) -> list[str
     Raises:
         DataError: not a zip, damaged, encrypted, too large, or with a name that leads outside.
     """
-    return list(_open_archive(path, limits).members)
+    return list(open_archive(path, limits).members)
 
 
 def read_member(
@@ -113,7 +105,7 @@ def read_member(
     *,
     at_most: int | None = None,
 ) -> bytes:
-    """The bytes of a member of a .zip file, or of a row of an .npz file as the bytes of an .npy file.
+    """The bytes of a member of a .zip file.
 
     With `at_most`, the first bytes of a member of any size; no more of it is unpacked.
 
@@ -122,14 +114,9 @@ def read_member(
         DataError: the archive as a whole cannot be used.
     """
     name = one_line(f"{path}/{member}")
-    if os.path.splitext(path)[1].lower() == ".npz":
-        return _read_row(path, member, name, archive_limits)
-    archive = _open_archive(path, archive_limits)
+    archive = open_archive(path, archive_limits)
     info = archive.members.get(member)
     if info is None:
-        nested = _NPZ.fullmatch(member)
-        if nested and nested[1] in archive.members:
-            return _read_row(f"{path}/{nested[1]}", nested[2], name, archive_limits)
         raise ImageError("missing", name, "no such member in the archive")
     wanted = info.file_size + 1 if at_most is None else at_most
     whole = wanted >= info.file_size
@@ -138,8 +125,8 @@ def read_member(
     try:
         with archive.file.open(info) as stream:
             data = stream.read(wanted)
-    except _DAMAGE as error:
-        raise ImageError("unreadable", name, f"is damaged in the archive ({_reason(error)})") from None
+    except DAMAGE as error:
+        raise ImageError("unreadable", name, f"is damaged in the archive ({reason(error)})") from None
     if whole and len(data) != info.file_size:
         raise ImageError("unreadable", name, "unpacks to another size than the archive says")
     if not data:
@@ -153,55 +140,9 @@ def has_member(path: str, member: str, limits: ArchiveLimits = ArchiveLimits()) 
     Its other functions say why it cannot.
     """
     try:
-        return member in _open_archive(path, limits).members
+        return member in open_archive(path, limits).members
     except DataError:
         return False
-
-
-def list_arrays(path: str, limits: ArchiveLimits = ArchiveLimits()) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the arrays of an .npz file, which may lie in a .zip file; no array is read.
-
-    Raises:
-        DataError: it is not an .npz file, or an array holds Python objects.
-    """
-    archive = _open_archive(path, limits)
-    return {
-        name.removesuffix(".npy"): _array_header(archive, info, path).shape
-        for name, info in archive.members.items()
-        if name.endswith(".npy")
-    }
-
-
-def read_array(path: str, array: str, limits: ArchiveLimits = ArchiveLimits()) -> NDArray[np.generic]:
-    """One array of an .npz file, kept in memory for the next call; do not write to it.
-
-    Raises:
-        DataError: no such array, damaged, too large, or of Python objects, which are never loaded.
-    """
-
-    def load() -> NDArray[np.generic]:
-        archive = _open_archive(path, limits)
-        info = archive.members.get(f"{array}.npy")
-        if info is None:
-            raise DataError(f"{path}: holds no array '{one_line(array)}'.")
-        header = _array_header(archive, info, path)
-        size = max(header.size, info.file_size - header.start)
-        if size > limits.max_array_bytes:
-            raise DataError(
-                f"{path}: the array '{one_line(array)}' is {size:,} bytes, more than the limit of "
-                f"{limits.max_array_bytes:,}."
-            )
-        try:
-            with archive.file.open(info) as stream:
-                loaded = read_array_values(stream.read(info.file_size + 1), header)
-        except (*_DAMAGE, MemoryError) as error:
-            raise DataError(
-                f"{path}: the array '{one_line(array)}' is damaged ({_reason(error)}). Fetch it again."
-            ) from None
-        loaded.setflags(write=False)
-        return loaded
-
-    return _arrays.get(path, array, load)
 
 
 class _Source(io.BufferedReader):
@@ -210,9 +151,8 @@ class _Source(io.BufferedReader):
     most: int | None = None
 
     def read(self, size: int | None = -1, /) -> bytes:
-        if (
-            self.most is not None and size is not None and size > self.most
-        ):  # without a size: the last bytes of the file
+        # Without a size it is asked for the last bytes of the file, which are few.
+        if self.most is not None and size is not None and size > self.most:
             raise zipfile.BadZipFile("its list of members is too long")
         return super().read(size)
 
@@ -235,17 +175,23 @@ class _ZipFile(zipfile.ZipFile):
         self._source.close()
 
 
-def _open_archive(path: str, limits: ArchiveLimits) -> _Archive:
-    def build() -> _Archive:
+def open_archive(path: str, limits: ArchiveLimits) -> Archive:
+    """The archive at the path, which may lie in a .zip file, opened now or a moment ago.
+
+    Raises:
+        DataError: it cannot be used as a whole.
+    """
+
+    def build() -> Archive:
         try:
             within = split_archive(path)
             file = _ZipFile(path if within is None else read_member(*within, Limits(), limits), limits)
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise DataError(
-                f"{path}: not a zip archive, or only part of one ({_reason(error)}). Fetch it again."
+                f"{path}: not a zip archive, or only part of one ({reason(error)}). Fetch it again."
             ) from None
         try:
-            return _Archive(file, _checked_members(file, path, limits))
+            return Archive(file, _checked_members(file, path, limits))
         except DataError:
             file.close()
             raise
@@ -282,36 +228,10 @@ def _checked_members(file: zipfile.ZipFile, path: str, limits: ArchiveLimits) ->
 
 
 def _leads_outside(name: str) -> bool:
-    plain = name.replace("\\", "/")
-    drive = len(plain) > 1 and plain[1] == ":"
-    return plain.startswith("/") or drive or ".." in plain.split("/") or posixpath.normpath(plain).startswith("..")
+    """The name, with forward slashes, is absolute, has a drive or climbs."""
+    return name.startswith("/") or name[1:2] == ":" or ".." in name.split("/")
 
 
-def _array_header(archive: _Archive, info: zipfile.ZipInfo, path: str) -> ArrayHeader:
-    try:
-        with archive.file.open(info) as stream:
-            return read_array_header(stream.read(HEADER_BYTES))
-    except _DAMAGE as error:
-        raise DataError(
-            f"{path}: '{one_line(info.filename)}' is not an array that is read ({_reason(error)}). "
-            "Fetch it again, or save it as numbers."
-        ) from None
-
-
-def _read_row(path: str, member: str, name: str, limits: ArchiveLimits) -> bytes:
-    array, _, row = member.rpartition("/")
-    if not array or not row.isdecimal() or len(row) > _ROW_DIGITS:
-        raise ImageError("missing", name, "no such row; write FILE.npz/ARRAY/ROW, rows counted from 0")
-    try:
-        rows = read_array(path, array, limits)
-    except DataError as error:
-        raise ImageError("unreadable", name, str(error)) from None
-    if rows.ndim < 2 or int(row) >= len(rows):
-        raise ImageError("missing", name, f"no such row; the array '{array}' has the shape {rows.shape}")
-    buffer = io.BytesIO()
-    np.lib.format.write_array(buffer, np.ascontiguousarray(rows[int(row)]), allow_pickle=False)
-    return buffer.getvalue()
-
-
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
+    """What an error of a library says, on one line."""
     return one_line(" ".join(str(error).split())[:200]) or type(error).__name__

@@ -9,14 +9,24 @@ import json
 import os
 import signal
 import sys
-from typing import BinaryIO
+from typing import Any, BinaryIO, TypedDict
 
 from clearmargin.errors import ImageError
-from clearmargin.images.limits import Limits
+from clearmargin.images.limits import Limits, Window
 from clearmargin.images.read import decode_image
 
-_LENGTH_BYTES = 4
+LENGTH_BYTES = 4
+"""Of the length, big-endian, that stands before each question and each answer, which are JSON."""
 _MEMORY_BYTES = 4 << 30
+
+
+class Question(TypedDict):
+    """What is asked; the bytes of the file follow, as many as `bytes` says."""
+
+    bytes: int
+    limits: dict[str, Any]
+    window: Window
+    frame: int | None
 
 
 def _limit_self() -> None:
@@ -31,16 +41,10 @@ def _limit_self() -> None:
             resource.setrlimit(getattr(resource, what), (allowed, allowed))
 
 
-def _answer(question: dict[str, object], data: bytes, limits: Limits) -> tuple[dict[str, object], bytes]:
+def _answer(question: Question, data: bytes) -> tuple[dict[str, object], bytes]:
+    limits = Limits(**question["limits"])
     try:
-        image = decode_image(
-            data,
-            "image",
-            limits,
-            window=question["window"],  # type: ignore[arg-type]
-            frame=question["frame"],  # type: ignore[arg-type]
-            isolated=False,
-        )
+        image = decode_image(data, "image", limits, window=question["window"], frame=question["frame"], isolated=False)
     except ImageError as error:
         return {"kind": error.kind, "reason": error.reason}, b""
     except MemoryError:
@@ -57,12 +61,12 @@ def main() -> None:
     os.dup2(nowhere, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which closes the pipe
     _limit_self()
-    while head := questions.read(_LENGTH_BYTES):
-        question = json.loads(questions.read(int.from_bytes(head, "big")))
+    while head := questions.read(LENGTH_BYTES):
+        question: Question = json.loads(questions.read(int.from_bytes(head, "big")))
         data = questions.read(question["bytes"])
-        facts, pixels = _answer(question, data, Limits(**question["limits"]))
+        facts, pixels = _answer(question, data)
         text = json.dumps(facts | {"bytes": len(pixels)}).encode()
-        answers.write(len(text).to_bytes(_LENGTH_BYTES, "big") + text)
+        answers.write(len(text).to_bytes(LENGTH_BYTES, "big") + text)
         answers.write(pixels)
         answers.flush()
 

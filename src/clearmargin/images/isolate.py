@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 
 from clearmargin.errors import ImageError
+from clearmargin.images.child import LENGTH_BYTES, Question
 from clearmargin.images.limits import Limits, Pixels, Window
 
-_LENGTH_BYTES = 4
 _MAX_ANSWER_BYTES = 1 << 16
 _PACKAGES = str(Path(__file__).parents[2])
 
@@ -47,16 +47,16 @@ class _Child:
             env=environment,
         )
 
-    def ask(self, question: dict[str, Any], data: bytes, max_bytes: int) -> tuple[dict[str, Any], bytes] | None:
+    def ask(self, question: Question, data: bytes, max_bytes: int) -> tuple[dict[str, Any], bytes] | None:
         """The answer and its pixels, or None when the child died; blocks until then."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         head = json.dumps(question).encode()
         try:
-            self._process.stdin.write(len(head).to_bytes(_LENGTH_BYTES, "big") + head)
+            self._process.stdin.write(len(head).to_bytes(LENGTH_BYTES, "big") + head)
             self._process.stdin.write(data)
             self._process.stdin.flush()
-            length = int.from_bytes(self._read(_LENGTH_BYTES), "big")
+            length = int.from_bytes(self._read(LENGTH_BYTES), "big")
             if length > _MAX_ANSWER_BYTES:
                 return None
             answer: dict[str, Any] = json.loads(self._read(length))
@@ -117,13 +117,16 @@ class _Children:
     """The children that are waiting for work; as many work at once as there are cores."""
 
     def __init__(self) -> None:
-        self._owner = os.getpid()
+        self.forget()
+
+    def forget(self) -> None:
+        """As if no child had been started: after a fork, when all are another process's."""
         self._idle: list[_Child] = []
         self._lock = threading.Lock()
         self._free = threading.BoundedSemaphore(os.cpu_count() or 1)
 
     def ask(
-        self, question: dict[str, Any], data: bytes, *, max_bytes: int, timeout_s: float
+        self, question: Question, data: bytes, *, max_bytes: int, timeout_s: float
     ) -> tuple[dict[str, Any], bytes] | str:
         """The answer and its pixels, or in words what became of the child."""
         with self._free:
@@ -153,17 +156,16 @@ class _Children:
 
     def close(self) -> None:
         """Ends the idle children."""
-        if os.getpid() == self._owner:
-            with self._lock:
-                for child in self._idle:
-                    child.bury()
-                self._idle.clear()
+        with self._lock:
+            for child in self._idle:
+                child.bury()
+            self._idle.clear()
 
 
 _children = _Children()
 atexit.register(_children.close)
 if hasattr(os, "register_at_fork"):  # the pipes stay with the process that made them
-    os.register_at_fork(after_in_child=_children.__init__)  # type: ignore[misc]
+    os.register_at_fork(after_in_child=_children.forget)
 
 
 def decode_isolated(
@@ -174,7 +176,7 @@ def decode_isolated(
     Raises:
         ImageError: as `read.decode_image` says, or `unreadable` when the child crashed, hung or ran out of memory.
     """
-    question = {"bytes": len(data), "limits": asdict(limits), "window": window, "frame": frame}
+    question: Question = {"bytes": len(data), "limits": asdict(limits), "window": window, "frame": frame}
     answer = _children.ask(question, data, max_bytes=6 * limits.max_pixels, timeout_s=limits.max_seconds)
     if isinstance(answer, str):
         raise ImageError("unreadable", name, answer)

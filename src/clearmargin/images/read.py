@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clearmargin.errors import DataError, ImageError
-from clearmargin.images.archive import has_member, read_member
+from clearmargin.images.archive import has_member
 from clearmargin.images.array import ARRAY_SIGNATURE, decode_array
 from clearmargin.images.complete import is_costly, signature_format
 from clearmargin.images.dicom import decode_dicom, is_dicom
 from clearmargin.images.file_names import name_on_disk, written_name
 from clearmargin.images.limits import Limits, Pixels, Window
+from clearmargin.images.npz import read_inside
 from clearmargin.images.place import Box, Place, file_of, parse_place, split_archive
 from clearmargin.images.raster import decode_raster
 
@@ -39,6 +40,7 @@ FORMAT_OF_EXTENSION = {
 }
 IMAGE_EXTENSIONS = frozenset(FORMAT_OF_EXTENSION)
 
+_SIGNATURE_BYTES = 4096  # a DICOM file without the preamble is known by its first two elements, which are short
 # O_NONBLOCK: opening a named pipe must not wait for a writer. O_BINARY: Windows would translate line ends.
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
@@ -183,6 +185,14 @@ def is_image(path: str) -> bool:
     return os.path.splitext(file_of(path))[1].lower() in IMAGE_EXTENSIONS
 
 
+def starts_like_dicom(path: str | Path) -> bool:
+    """The first bytes are those of a DICOM file, whatever its name; a file that cannot be read is none."""
+    try:
+        return is_dicom(read_bytes(path, at_most=_SIGNATURE_BYTES))
+    except ImageError:
+        return False
+
+
 def _kind(data: bytes, name: str) -> str:
     if data.startswith(ARRAY_SIGNATURE):
         return "NPY"
@@ -204,7 +214,7 @@ def _cut(pixels: Pixels, box: Box, name: str) -> Pixels:
 
 def _read_inside(archive: str, member: str, name: str, limits: Limits, at_most: int | None) -> bytes:
     try:
-        return read_member(archive, member, limits, at_most=at_most)
+        return read_inside(archive, member, limits, at_most=at_most)
     except ImageError as error:
         raise ImageError(error.kind, name, error.reason) from None
     except DataError as error:

@@ -19,6 +19,7 @@ from markupsafe import Markup
 
 from clearmargin.files import write_text
 from clearmargin.report import findings as words_of
+from clearmargin.report.environment import build_environment
 from clearmargin.report.findings import Values, clean, short_path
 from clearmargin.report.provenance import flow_steps
 from clearmargin.report.thumbnails import Gallery, LoadImage, build_galleries, size_on_page
@@ -116,13 +117,7 @@ def render_audit_page(audit: Values, *, load_image: LoadImage, labels: Mapping[s
 
 @functools.cache
 def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = build_environment()
     environment.filters |= {"count": count, "percent": percent, "plural": plural}
     return environment
 

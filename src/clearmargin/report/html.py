@@ -21,6 +21,7 @@ from clearmargin.evaluation.assemble import format_classification_report
 from clearmargin.evaluation.calibration import reliability_bins
 from clearmargin.files import write_text
 from clearmargin.report import gallery, plots, provenance, results, words
+from clearmargin.report.environment import build_environment
 from clearmargin.report.patients import FEW_IMAGES, patient_table
 from clearmargin.report.run_files import RunFiles, read_run
 from clearmargin.report.words import decimal, percent, read_figure
@@ -106,13 +107,7 @@ def _classification_report(run: RunFiles) -> str | None:
 
 @functools.cache
 def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = build_environment()
     environment.filters |= {
         "decimal": decimal,
         "percent": percent,

@@ -2,7 +2,7 @@
 
 A check is a function from the manifest of the usable images, its sha256 and sizes known, to findings; a new
 one is a function and a line in CHECKS. What the scan alone knows, unusable files and false names, is in
-`audit.py`.
+`__init__.py`.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ def _find_links_outside(manifest: Manifest) -> list[Finding]:
     """Images that are symbolic links, or lie below one, out of the root; what a pseudonym stands for is not told."""
     if manifest.originals or not os.path.isdir(manifest.root):
         return []
-    prefix, real_root = f"{str(manifest.root).removesuffix(os.sep)}{os.sep}", os.path.realpath(manifest.root)
+    prefix, real_root = manifest.prefix, os.path.realpath(manifest.root)
     stays: dict[str, bool] = {}
     leading_out = []
     for path in manifest.frame["path"]:

@@ -17,7 +17,7 @@ from clearmargin.data.sources.findings import listed, other_file_findings
 from clearmargin.data.sources.options import SourceOptions
 from clearmargin.data.walk import is_tree, walk_files
 from clearmargin.errors import DataError, counted
-from clearmargin.images.archive import list_arrays, read_array
+from clearmargin.images.npz import list_arrays, read_array
 from clearmargin.images.read import is_image
 from clearmargin.types import LABEL_NAMES, MALIGNANT, Finding, Split
 

@@ -14,13 +14,13 @@ from pathlib import Path
 
 from clearmargin.data.manifest import Manifest, build_manifest
 from clearmargin.data.sources.dicom.findings import left_out_findings, looks_findings, rest_findings, table_findings
-from clearmargin.data.sources.dicom.headers import is_named_dicom, read_headers, starts_like_dicom
+from clearmargin.data.sources.dicom.headers import is_named_dicom, read_headers
 from clearmargin.data.sources.dicom.labels import find_label_table, look_up, read_label_table, top_folder
 from clearmargin.data.sources.dicom.sorting import CONTENT_OF_MODALITY, DicomImage, sort_files
 from clearmargin.data.sources.findings import check_any_left
 from clearmargin.data.sources.options import SourceOptions
 from clearmargin.data.walk import is_tree, split_of_folders, walk_files
-from clearmargin.images.read import is_image
+from clearmargin.images.read import is_image, starts_like_dicom
 from clearmargin.types import Content
 
 _LOOK_AT, _OPEN = 2_000, 200

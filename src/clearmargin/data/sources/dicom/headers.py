@@ -9,12 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clearmargin.errors import ImageError
-from clearmargin.images.dicom import is_dicom
 from clearmargin.images.dicom.tags import DicomTags, read_dicom_tags
-from clearmargin.images.read import read_bytes
-
-_SIGNATURE_BYTES = 4096
-"""A file without the preamble is known by its first two elements, which are short."""
+from clearmargin.images.read import read_bytes, starts_like_dicom
 
 _HEAD_BYTES = (1 << 16, 1 << 22, None)
 """Headers are a few kilobytes; one with a preview or private data has more. None is the whole file."""
@@ -26,14 +22,6 @@ class Header:
 
     name: str
     tags: DicomTags | None
-
-
-def starts_like_dicom(path: Path) -> bool:
-    """The first bytes are those of a DICOM file; a file that cannot be read is none."""
-    try:
-        return is_dicom(read_bytes(path, at_most=_SIGNATURE_BYTES))
-    except ImageError:
-        return False
 
 
 def read_headers(root: Path, names: Sequence[str]) -> Iterator[Header]:
