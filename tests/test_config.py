@@ -269,6 +269,10 @@ class TestRoundTrip:
                 "exclude_file": "x",
                 "labels_file": "x",
                 "frame": 1,
+                "prevalence": 0.1,
+                "split.seed": 1,
+                "split.folds": 2,
+                "split.fold": 0,
             },
         )
         written = tomllib.loads(dump_config(config))

@@ -50,8 +50,8 @@ def test_every_command_line_shown_is_one_that_exists(document: Path) -> None:
         assert {word for word in words if word.startswith("--")} <= known | {"--help"}, line
 
 
-def test_tree_in_the_readme_lists_every_source_file() -> None:
-    text = (ROOT / "README.md").read_text()
+def test_the_tree_lists_every_source_file() -> None:
+    text = (ROOT / "docs" / "tree.md").read_text()
     source = ROOT / "src" / "clearmargin"
     for file in sorted(source.rglob("*.py")):
         if file.name == "__init__.py":

@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from clearmargin.api import audit, split, train
+    from clearmargin.api import audit, calibrate, compare, evaluate, optimism, split, train
     from clearmargin.data.phantom import PhantomSettings, write_phantom
     from clearmargin.data.sources import SOURCES
     from clearmargin.errors import ClearmarginError
@@ -25,6 +25,10 @@ _HOME = {
     "train": "clearmargin.api",
     "audit": "clearmargin.api",
     "split": "clearmargin.api",
+    "evaluate": "clearmargin.api",
+    "calibrate": "clearmargin.api",
+    "optimism": "clearmargin.api",
+    "compare": "clearmargin.api",
     "load_bundle": "clearmargin.predict.predictor",
     "Predictor": "clearmargin.predict.predictor",
     "Run": "clearmargin.workflow",
@@ -45,7 +49,11 @@ __all__ = [
     "Predictor",
     "Run",
     "audit",
+    "calibrate",
+    "compare",
+    "evaluate",
     "load_bundle",
+    "optimism",
     "split",
     "train",
     "write_phantom",

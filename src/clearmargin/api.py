@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from clearmargin.config import check_config, load_recipe, read_config
-from clearmargin.errors import DataError
+from clearmargin.errors import DataError, UsageError
 from clearmargin.images.file_names import written_name
 from clearmargin.settings import DataSettings
 from clearmargin.types import Listener
@@ -20,9 +20,35 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from clearmargin.data.audit import Audit
+    from clearmargin.studies.recalibration import Recalibrated
     from clearmargin.workflow import Run
 
 Pathlike = str | os.PathLike[str]
+
+
+class ImageOptions(TypedDict, total=False):
+    """Which images are meant: the options of every command that reads a folder of them."""
+
+    source: str | None
+    """The layout of the folder, recognised when None."""
+    patient_regex: str | None
+    """Takes the patient from each path."""
+    exclude: Pathlike | None
+    """A text file with one path a line to leave out."""
+    tolerance: float | None
+    """Share of unusable files up to which the job goes on."""
+    labels: Pathlike | None
+    """A CSV with the labels, for DICOM folders."""
+    view: Literal["full", "crop"] | None
+    """Full images, or a crop around each lesion; `full` when None."""
+    normal: Literal["exclude", "benign"] | None
+    """What becomes of images without any lesion; `exclude` when None."""
+    magnification: int | Sequence[int]
+    """Of BreaKHis, the magnifications to take; all when empty."""
+    frame: int | None
+    """Of images with several, the frame to take, counted from 1."""
+    pseudonymise: bool
+    """Patient ids, slide ids and paths leave as keyed hashes."""
 
 
 def train(
@@ -35,21 +61,17 @@ def train(
     split: Pathlike | None = None,
     epochs: int | None = None,
     seed: int | None = None,
+    folds: int | None = None,
+    repeats: int | None = None,
+    seeds: int | None = None,
+    coverage: float | None = None,
+    prevalence: float | None = None,
     settings: Mapping[str, Any] | None = None,
-    source: str | None = None,
-    patient_regex: str | None = None,
-    exclude: Pathlike | None = None,
-    tolerance: float | None = None,
-    labels: Pathlike | None = None,
-    view: Literal["full", "crop"] | None = None,
-    normal: Literal["exclude", "benign"] | None = None,
-    magnification: int | Sequence[int] = (),
-    frame: int | None = None,
-    pseudonymise: bool = False,
     deterministic: bool | None = None,
     resume: bool = False,
     command: str = "",
     listener: Listener = Listener(),
+    **images: Unpack[ImageOptions],
 ) -> Run:
     """The main job: audit, split, pack, train, evaluate, export, report.
 
@@ -62,69 +84,176 @@ def train(
         split: a CSV with path (or patient_id) and split, used instead of a fresh split.
         epochs: instead of the recipe's.
         seed: of split, weights and batches.
+        folds: cross-validate with so many; each image is then tested once.
+        repeats: how often the cross-validation is done, each time with other folds.
+        seeds: train so many networks on the same split, to see their spread.
+        coverage: share of a new patient's images to be answered rightly, *cannot tell* counted as right; 0 decides all.
+        prevalence: share of malignant images for which PPV and NPV are also given.
         settings: any other setting by its dotted key, as after `--set`.
-        source: the layout of `data`, recognised when None.
-        patient_regex: takes the patient from each path.
-        exclude: a text file with one path a line to leave out.
-        tolerance: share of unusable files up to which the run goes on.
-        labels: a CSV with the labels, for DICOM folders.
-        view: full images, or a crop around each lesion; `full` when None.
-        normal: what becomes of images without any lesion; `exclude` when None.
-        magnification: of BreaKHis, the magnifications to take; all when empty.
-        frame: of images with several, the frame to take, counted from 1.
-        pseudonymise: patient ids, slide ids and paths leave as keyed hashes.
         deterministic: bit for bit the same result each time.
         resume: go on with a stopped run; settings not given are those of the run.
         command: what the user typed, for the report.
         listener: hears how the job goes on.
+        images: which images of `data` are meant, see `ImageOptions`.
 
     Raises:
         ClearmarginError: one line with what, where and the fix; nothing that looks complete is left.
     """
-    from clearmargin.workflow import run_training  # noqa: PLC0415  (torch takes seconds to import)
+    from clearmargin.studies.cross_validation import cross_validate  # noqa: PLC0415  (torch takes seconds to import)
+    from clearmargin.workflow import run_training  # noqa: PLC0415
 
     given: dict[str, Any] = {
         "model.name": model,
         "split.by": by,
         "train.epochs": epochs,
         "seed": seed,
+        "split.folds": folds,
+        "split.repeats": repeats,
+        "train.seeds": seeds,
+        "evaluate.coverage": coverage,
+        "evaluate.prevalence": prevalence,
         "deterministic": deterministic,
         "data.split_file": _absolute(split) if split is not None else None,
-        **_data_changes(
-            data,
-            source=source,
-            patient_regex=patient_regex,
-            exclude=exclude,
-            tolerance=tolerance,
-            labels=labels,
-            view=view,
-            normal=normal,
-            magnification=magnification,
-            frame=frame,
-            pseudonymise=pseudonymise,
-        ),
+        **_data_changes(data, **images),
     }
     changes = {**(settings or {}), **_given(given)}
     saved = Path(out) / "config.toml"
     base = read_config(saved) if resume and recipe is None and saved.is_file() else None
     config = load_recipe(recipe or "default", changes, base=base)
-    return run_training(config, Path(out), resume=resume, command=command, listener=listener)
+    run = cross_validate if config.split.folds and config.split.fold is None else run_training
+    return run(config, Path(out), resume=resume, command=command, listener=listener)
+
+
+def evaluate(
+    model: Pathlike,
+    data: Pathlike | None,
+    out: Pathlike,
+    *,
+    threshold: float | None = None,
+    prevalence: float | None = None,
+    settings: Mapping[str, Any] | None = None,
+    command: str = "",
+    listener: Listener = Listener(),
+    **images: Unpack[ImageOptions],
+) -> Run:
+    """External validation: a finished model on other images, decided by its bundle alone; or a table of predictions.
+
+    Args:
+        model: a bundle folder or a run folder; or a CSV or Parquet file of any software with path, label and
+            probability, and then `data` is None.
+        data: a folder of images, or a CSV or Parquet file with path,label.
+        out: the folder to make, with the files of a run.
+        threshold: of a table whose decisions do not tell it.
+        prevalence: share of malignant images for which PPV and NPV are also given.
+        settings: of the section `evaluate`, by dotted key; what the bundle decides is not among them.
+        command: what the user typed, for the report.
+        listener: hears how the job goes on.
+        images: which images of `data` are meant, see `ImageOptions`.
+
+    Raises:
+        ClearmarginError: one line with what, where and the fix.
+    """
+    from clearmargin.predict.predictor import load_bundle  # noqa: PLC0415
+    from clearmargin.studies.external import evaluate_bundle  # noqa: PLC0415
+    from clearmargin.studies.table import evaluate_table  # noqa: PLC0415
+
+    changes = {**(settings or {}), **_given({"evaluate.prevalence": prevalence})}
+    if data is None:
+        if not Path(model).is_file():
+            raise UsageError(f"{model}: is no table of predictions; give the images to evaluate it on as DATA.")
+        config = load_recipe("default", changes)
+        return evaluate_table(Path(model), config, Path(out), threshold=threshold, command=command, listener=listener)
+    if threshold is not None:
+        raise UsageError("a threshold is for tables of predictions; a bundle brings its own.")
+    predictor = load_bundle(Path(model))
+    config = load_recipe("default", {**changes, **_given(_data_changes(data, **images))})
+    return evaluate_bundle(predictor, config, Path(out), command=command, listener=listener)
+
+
+def calibrate(
+    bundle: Pathlike,
+    data: Pathlike,
+    out: Pathlike,
+    *,
+    coverage: float | None = None,
+    settings: Mapping[str, Any] | None = None,
+    listener: Listener = Listener(),
+    **images: Unpack[ImageOptions],
+) -> Recalibrated:
+    """A new bundle with the same network, whose probabilities, threshold and abstention are chosen on these images.
+
+    Args:
+        bundle: a bundle folder or a run folder.
+        data: labelled images that the model was not trained on; afterwards they are no test of it either.
+        out: the bundle folder to make.
+        coverage: as in `train`.
+        settings: of the section `evaluate`, by dotted key.
+        listener: hears how the job goes on.
+        images: which images of `data` are meant, see `ImageOptions`.
+
+    Raises:
+        ClearmarginError: one line with what, where and the fix.
+    """
+    from clearmargin.predict.predictor import load_bundle  # noqa: PLC0415
+    from clearmargin.studies.recalibration import recalibrate  # noqa: PLC0415
+
+    predictor = load_bundle(Path(bundle))
+    changes = {**(settings or {}), **_given({"evaluate.coverage": coverage, **_data_changes(data, **images)})}
+    return recalibrate(predictor, load_recipe("default", changes), Path(out), listener=listener)
+
+
+def optimism(
+    data: Pathlike,
+    out: Pathlike,
+    *,
+    recipe: str = "default",
+    folds: int = 5,
+    repeats: int = 1,
+    epochs: int | None = None,
+    seed: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    resume: bool = False,
+    command: str = "",
+    listener: Listener = Listener(),
+    **images: Unpack[ImageOptions],
+) -> dict[str, Any]:
+    """What a random split of images would have promised, and what new patients get: the contents of optimism.json.
+
+    Args:
+        data: a folder of images, or a CSV or Parquet file with path,label; every image needs a patient.
+        out: the folder to make, or to go on with when `resume`.
+        recipe: a recipe's name or a TOML file.
+        folds: of each cross-validation; the recipe is trained twice as often.
+        repeats: how often both are done, each time with other folds.
+        epochs: instead of the recipe's.
+        seed: of folds, weights and batches.
+        settings: any other setting by its dotted key.
+        resume: go on with one that was stopped.
+        command: what the user typed.
+        listener: hears how the job goes on.
+        images: which images of `data` are meant, see `ImageOptions`.
+
+    Raises:
+        ClearmarginError: one line with what, where and the fix.
+    """
+    from clearmargin.studies.optimism import measure_optimism  # noqa: PLC0415
+
+    given = {
+        "split.folds": folds,
+        "split.repeats": repeats,
+        "train.epochs": epochs,
+        "seed": seed,
+        **_data_changes(data, **images),
+    }
+    config = load_recipe(recipe, {**(settings or {}), **_given(given)})
+    return measure_optimism(config, Path(out), resume=resume, command=command, listener=listener)
 
 
 def audit(
     data: Pathlike,
     *,
-    source: str | None = None,
-    patient_regex: str | None = None,
-    exclude: Pathlike | None = None,
-    tolerance: float | None = None,
-    labels: Pathlike | None = None,
-    view: Literal["full", "crop"] | None = None,
-    normal: Literal["exclude", "benign"] | None = None,
-    magnification: int | Sequence[int] = (),
-    frame: int | None = None,
-    pseudonymise: bool = False,
     listener: Listener = Listener(),
+    **images: Unpack[ImageOptions],
 ) -> Audit:
     """Everything that is wrong with the images, found at once; originals are not touched.
 
@@ -133,21 +262,7 @@ def audit(
     """
     from clearmargin.data.audit import audit_images  # noqa: PLC0415
 
-    where = _data_settings(
-        _data_changes(
-            data,
-            source=source,
-            patient_regex=patient_regex,
-            exclude=exclude,
-            tolerance=tolerance,
-            labels=labels,
-            view=view,
-            normal=normal,
-            magnification=magnification,
-            frame=frame,
-            pseudonymise=pseudonymise,
-        )
-    )
+    where = _data_settings(_data_changes(data, **images))
     return audit_images(where, listener=listener)
 
 
@@ -159,17 +274,8 @@ def split(
     folds: int | None = None,
     official: bool = False,
     seed: int = 0,
-    source: str | None = None,
-    patient_regex: str | None = None,
-    exclude: Pathlike | None = None,
-    tolerance: float | None = None,
-    labels: Pathlike | None = None,
-    view: Literal["full", "crop"] | None = None,
-    normal: Literal["exclude", "benign"] | None = None,
-    magnification: int | Sequence[int] = (),
-    frame: int | None = None,
-    pseudonymise: bool = False,
     listener: Listener = Listener(),
+    **images: Unpack[ImageOptions],
 ) -> pd.DataFrame:
     """The split as a table: path, patient_id, label and split (or fold, 0 to folds - 1).
 
@@ -183,21 +289,7 @@ def split(
     from clearmargin.data.split import fold_manifest, official_split, split_manifest  # noqa: PLC0415
 
     config = check_config({"split": {"by": by or "patient", "fractions": list(fractions)}, "seed": seed})
-    where = _data_settings(
-        _data_changes(
-            data,
-            source=source,
-            patient_regex=patient_regex,
-            exclude=exclude,
-            tolerance=tolerance,
-            labels=labels,
-            view=view,
-            normal=normal,
-            magnification=magnification,
-            frame=frame,
-            pseudonymise=pseudonymise,
-        )
-    )
+    where = _data_settings(_data_changes(data, **images))
     fresh = folds is not None or (by is not None and not official)
     audited = audit_images(where, ignore_official=fresh, listener=listener)
     audited.check()
@@ -207,6 +299,37 @@ def split(
         return manifest.frame[["path", "patient_id", "label"]].assign(fold=fold)
     make = official_split if official or manifest.has_official_split else split_manifest
     return make(manifest, by=unit, fractions=config.split.fractions, seed=seed).table()
+
+
+def compare(
+    runs: Sequence[Pathlike],
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+    thresholds: Sequence[float] = (),
+    listener: Listener = Listener(),
+) -> pd.DataFrame:
+    """How the models of two or more runs differ on the same test images: one row a pair and figure.
+
+    The columns and `attrs` are those of `evaluation.comparison.compare_models`. Images that either model, or a
+    patient of whom either, has met in training are left out and counted.
+
+    Args:
+        runs: run folders, or CSV or Parquet files of any software with path, label and probability.
+        resamples: bootstrap resamples of patients, 40 or more.
+        seed: of the bootstrap.
+        thresholds: for files without decisions: one for all of them, or one each, in their order.
+        listener: hears how the job goes on.
+
+    Raises:
+        DataError: a file cannot be read, or two models cannot be compared.
+        UsageError: fewer than two runs, or thresholds that do not fit.
+    """
+    from clearmargin.evaluation.comparison import compare_models  # noqa: PLC0415
+    from clearmargin.evaluation.foreign import read_models  # noqa: PLC0415
+
+    models = read_models([Path(run) for run in runs], thresholds=thresholds)
+    return compare_models(models, resamples=resamples, seed=seed, listener=listener)
 
 
 def _absolute(path: Pathlike) -> str:
@@ -235,16 +358,16 @@ def _given(changes: Mapping[str, Any]) -> dict[str, Any]:
 def _data_changes(
     data: Pathlike,
     *,
-    source: str | None,
-    patient_regex: str | None,
-    exclude: Pathlike | None,
-    tolerance: float | None,
-    labels: Pathlike | None,
-    view: str | None,
-    normal: str | None,
-    magnification: int | Sequence[int],
-    frame: int | None,
-    pseudonymise: bool,
+    source: str | None = None,
+    patient_regex: str | None = None,
+    exclude: Pathlike | None = None,
+    tolerance: float | None = None,
+    labels: Pathlike | None = None,
+    view: str | None = None,
+    normal: str | None = None,
+    magnification: int | Sequence[int] = (),
+    frame: int | None = None,
+    pseudonymise: bool = False,
 ) -> dict[str, Any]:
     """The settings of the section `data` by their dotted keys; what was not given is None."""
     return {

@@ -96,6 +96,14 @@ class SplitSettings(Section):
     """What a fresh split keeps together; `image` is optimistic and stamped so."""
     fractions: tuple[Share, Share, Share] = (0.8, 0.1, 0.1)
     """Train, validation, test."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    """Of the split; the run's seed when missing."""
+    folds: Annotated[int, Field(ge=0)] = 0
+    """Cross-validate with so many folds; 0 is one split."""
+    repeats: Annotated[int, Field(ge=1)] = 1
+    """How often the cross-validation is repeated, each time with other folds."""
+    fold: Annotated[int, Field(ge=0)] | None = None
+    """Train and test this fold of the cross-validation only, counted from 0."""
 
     @model_validator(mode="after")
     def _sums_to_one(self) -> SplitSettings:
@@ -104,6 +112,16 @@ class SplitSettings(Section):
                 "split.fractions must be three numbers above 0 that sum to 1 (train, validation, test), "
                 f"got {', '.join(f'{share:g}' for share in self.fractions)}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _folds_fit(self) -> SplitSettings:
+        if self.folds == 1:
+            raise ValueError("split.folds must be 2 or more, or 0 for one split")
+        if self.folds == 0 and (self.repeats > 1 or self.fold is not None):
+            raise ValueError("split.repeats and split.fold belong to a cross-validation; set split.folds too")
+        if self.fold is not None and self.fold >= self.folds:
+            raise ValueError(f"split.fold must be below split.folds, {self.folds}")
         return self
 
 
@@ -156,6 +174,8 @@ class TrainSettings(Section):
     """Epochs without a better `monitor` before training stops; 0 never stops early."""
     restore_best: bool = True
     """Keep the weights of the epoch with the best `monitor` instead of the last."""
+    seeds: Annotated[int, Field(ge=1)] = 1
+    """Train so many networks on the same split, with the run's seed and those after it, to see their spread."""
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     """`auto` is bf16-mixed where the processor has native bf16 arithmetic, otherwise 32-true."""
     checkpoint_minutes: Annotated[float, Field(gt=0)] = 5.0
@@ -163,9 +183,26 @@ class TrainSettings(Section):
 
 
 class EvaluateSettings(Section):
-    operating_point: Literal["balanced", "sensitivity"] = "balanced"
+    operating_point: Literal["balanced", "sensitivity", "specificity", "cost", "net_benefit"] = "balanced"
+    """How the threshold is chosen on validation; `balanced` has the highest balanced accuracy (Youden's index)."""
     target_sensitivity: Annotated[float, Field(gt=0, le=1)] = 0.95
     """Used by the operating point `sensitivity`."""
+    target_specificity: Annotated[float, Field(gt=0, le=1)] = 0.95
+    """Used by the operating point `specificity`."""
+    cost_ratio: Annotated[float, Field(gt=0)] = 10.0
+    """Used by the operating point `cost`: a missed malignant image costs as much as so many false alarms."""
+    threshold_probability: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Used by the operating point `net_benefit`: the probability from which on one would act."""
+    calibration: Literal["auto", "temperature", "platt", "beta", "isotonic"] = "auto"
+    """How logits become probabilities; `auto` is chosen on validation, cross-validated by patient."""
+    pooling: Literal["auto", "mean", "noisy_or", "top_k", "learned"] = "auto"
+    """How the images of a slide or patient become one probability; `auto` is chosen on validation."""
+    coverage: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Share of images of a new patient that are answered rightly, *cannot tell* counted as right; 0 always decides."""
+    prevalence: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of malignant images for which PPV and NPV are also given."""
+    subgroups: tuple[str, ...] = ("auto",)
+    """Columns of the manifest whose groups get figures of their own; `auto` takes those with a few values."""
     resamples: Annotated[int, Field(ge=100)] = 2000
     """Bootstrap resamples of patients behind each interval."""
 
@@ -188,3 +225,11 @@ class RunConfig(Section):
     augment: AugmentSettings = AugmentSettings()
     train: TrainSettings = TrainSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+
+    @model_validator(mode="after")
+    def _one_study(self) -> RunConfig:
+        if self.train.seeds > 1 and self.split.folds > 0:
+            raise ValueError(
+                "train.seeds and split.folds exclude each other; a cross-validation changes seeds by split.repeats"
+            )
+        return self

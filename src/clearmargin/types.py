@@ -19,7 +19,10 @@ Severity = Literal["blocking", "warning", "note"]
 Content = Literal["histology", "mammogram", "ultrasound", "lesion"]
 """What an image shows: a piece of tissue, a whole breast in X-rays, an ultrasound view, or a lesion cut out of one."""
 Certainty = Literal["certain", "likely", "possible"]
+LevelName = Literal["slide", "patient"]
+"""Whole things that have several images."""
 
+LEVELS: tuple[LevelName, LevelName] = ("slide", "patient")
 BENIGN, MALIGNANT = 0, 1
 LABEL_NAMES: tuple[str, str] = ("benign", "malignant")
 SPLITS: tuple[Split, Split, Split] = ("train", "validation", "test")
@@ -39,6 +42,7 @@ MANIFEST_COLUMNS: tuple[str, ...] = (
     "sha256",
     "side",
     "view",
+    "magnification",
 )
 PREDICTION_COLUMNS: tuple[str, ...] = (
     "path",
@@ -77,6 +81,19 @@ class Prediction:
 
     record: Record
     logit: float | None
+    probability: float | None
+    decision: Decision
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PooledPrediction:
+    """What the model says of a slide or patient, from `n_images` of its images; `n_refused` others were refused."""
+
+    patient_id: str | None
+    slide_id: str | None
+    n_images: int
+    n_refused: int
     probability: float | None
     decision: Decision
     reason: str | None = None

@@ -2,7 +2,9 @@
 
 images ── sources ──▶ manifest ── audit ──▶ split by patient ──▶ store ──▶ training
                                                                               │
-                  report ◀── metrics ◀── calibration ◀── predictions ◀── ONNX export
+         report ◀── bundle ◀── metrics ◀── decisions ◀── choices ◀── predictions ◀── ONNX export
+
+A cross-validation and several seeds (`studies/`) are this job done several times over the same images.
 """
 
 from __future__ import annotations
@@ -16,35 +18,37 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
 from clearmargin import __version__
 from clearmargin.bundle.export import export_onnx
-from clearmargin.bundle.schema import Architecture, Lineage, ModelFile
 from clearmargin.bundle.write import write_bundle
 from clearmargin.config import dump_config, read_config
-from clearmargin.data.audit import audit_images
+from clearmargin.data.audit import Audit, audit_images
 from clearmargin.data.manifest import Manifest, data_hash, write_manifest
 from clearmargin.data.pseudonyms import hide_paths, read_key
-from clearmargin.data.split import Assignment, official_split, read_split, split_manifest
+from clearmargin.data.split import Assignment, fold_split, official_split, read_split, split_manifest
 from clearmargin.data.store import Store, pack_store
-from clearmargin.decision import decide, probability
 from clearmargin.evaluation.assemble import evaluate_predictions
-from clearmargin.evaluation.calibration import fit_temperature
-from clearmargin.evaluation.operating_point import choose_operating_point
+from clearmargin.evaluation.choices import Choices, choose, known_ids
+from clearmargin.evaluation.drift import build_reference, describe_images
+from clearmargin.evaluation.folds import spread
+from clearmargin.evaluation.metrics import FIGURES
 from clearmargin.evaluation.predictions import write_predictions
 from clearmargin.files import write_json, write_whole
 from clearmargin.images.preprocess import Preprocessing, choose_preprocessing
 from clearmargin.models import build_model, check_model_name
-from clearmargin.models.contract import count_parameters
+from clearmargin.models.contract import Classifier
 from clearmargin.predict.session import Session
-from clearmargin.report.html import write_report
+from clearmargin.reference import Reference
+from clearmargin.report.write import write_artefacts
 from clearmargin.settings import RunConfig
 from clearmargin.training.batches import TrainingImages
 from clearmargin.training.log import RunLog
 from clearmargin.training.loop import Fitted, choose_precision, fit_model
+from clearmargin.training.records import build_lineage, build_model_file, describe_architecture, describe_run
 from clearmargin.training.run_folder import (
+    SEEDS,
     check_same,
     describe_environment,
     finish_run,
@@ -52,10 +56,10 @@ from clearmargin.training.run_folder import (
     is_complete,
     open_run,
 )
-from clearmargin.types import OPTIMISTIC_STAMP, Listener, OperatingPoint
+from clearmargin.types import OPTIMISTIC_STAMP, Listener
 
 _PARITY_IMAGES = 32
-_HIDDEN_COMMAND = "clearmargin train (the rest names files, and is left out of a pseudonymised run)"
+HIDDEN_COMMAND = "clearmargin train (the rest names files, and is left out of a pseudonymised run)"
 _SAME_LOGIT = 1e-3
 
 
@@ -82,8 +86,29 @@ class Run:
         return self.folder / "report.html"
 
 
+@dataclass(frozen=True, slots=True)
+class Images:
+    """The images of a job: audited, and once it is known that they can be split, packed."""
+
+    audit: Audit
+    preprocessing: Preprocessing
+    store: Store
+    data_sha256: str
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.audit.manifest
+
+
 def run_training(
-    config: RunConfig, out: Path, *, resume: bool = False, command: str = "", listener: Listener = Listener()
+    config: RunConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    command: str = "",
+    images: Images | None = None,
+    with_report: bool = True,
+    listener: Listener = Listener(),
 ) -> Run:
     """The main job: everything in the run folder, run.json last.
 
@@ -92,6 +117,8 @@ def run_training(
         out: the run folder, new unless `resume`.
         resume: go on with a run that was stopped or killed.
         command: what the user typed, for the report.
+        images: of another run on the same data, so that they are not audited and packed again.
+        with_report: write the report too.
         listener: hears how it goes on.
 
     Raises:
@@ -100,7 +127,7 @@ def run_training(
     check_model_name(config.model.name)
     shown = config
     if config.data.pseudonymise:
-        shown, command = hide_paths(config, read_key()), _HIDDEN_COMMAND
+        shown, command = hide_paths(config, read_key()), HIDDEN_COMMAND
     if resume and is_complete(out):
         check_same(read_config(out / "config.toml"), shown, out)
         listener.note(f"{out}: this run is complete already.")
@@ -110,181 +137,200 @@ def run_training(
     with open_run(out, shown, resume=resume):
         log = RunLog(out / "log.jsonl", listener)
         environment = describe_environment(command)
-        audit = audit_images(config.data, ignore_official=config.data.split_file is not None, listener=log)
-        write_whole(out / "audit.json", audit.write)
-        audit.check()
-        manifest = audit.manifest
-        write_whole(out / "manifest.parquet", lambda path: write_manifest(manifest, path))
-        assignment = assign_splits(manifest, config)
-        if assignment.protocol == "official" and config.split.by == "image":
-            log.note("The data's own split is kept; --by image only says how a missing validation part is taken.")
-        protocol = describe_protocol(assignment, config.seed)
-        hashes = {"data_sha256": data_hash(manifest), "split_sha256": protocol["split_sha256"]}
-        write_whole(out / "split.csv", lambda path: assignment.table().to_csv(path, index=False))
-        sizes = manifest.frame[["width", "height"]].to_numpy(dtype=np.int64)
-        preprocessing = choose_preprocessing(config.images, sizes, content=manifest.content)
-        store = pack_store(manifest, preprocessing, listener=log)
-        fitted = _fit(config, assignment, store, preprocessing=preprocessing, hashes=hashes, out=out, listener=log)
-        log.stage("export")
-        onnx = export_onnx(fitted.model, preprocessing, store.images[assignment.rows("validation")[:_PARITY_IMAGES]])
-        logits = Session(onnx).logits(store.images)
+        audit = images.audit if images else audit_data(config, out, log)
+        assignment = assign_splits(audit.manifest, config, log)
+        if images is None:
+            images = pack_images(audit, config, log)
+        write_inputs(out, audit, assignment.table())
+        fitted = _fit(config, assignment, images, out=out, listener=log)
+        onnx = export(fitted.model, images, log)
+        logits = Session(onnx).logits(images.store.images)  # those that `predict` will give
         if np.ptp(logits[assignment.rows("validation")]) < _SAME_LOGIT:
             log.note("The model gives the same probability for every image: it has learned nothing. Train it longer.")
-        temperature, point = calibrate(assignment, logits, config)
-        predictions = build_predictions(assignment, logits, temperature, point)
+        predictions = tabulate(assignment, logits)
+        choices = choose(predictions[predictions["split"] == "validation"], config.evaluate, seed=config.seed)
+        note_choices(choices, log)
+        predictions = decide_all(predictions, choices)
         write_predictions(predictions, out / "predictions.csv")
+        protocol = describe_protocol(assignment, config)
         metrics = evaluate_predictions(
             predictions,
-            point,
+            choices,
             protocol=protocol,
-            temperature=temperature,
-            resamples=config.evaluate.resamples,
+            settings=config.evaluate,
             seed=config.seed,
+            columns=audit.manifest.frame,
             listener=log,
         )
+        if config.train.seeds > 1:
+            metrics["seeds"] = train_other_seeds(config, out, images, metrics, log)
         write_json(out / "metrics.json", metrics)
-        lineage = _lineage(config, fitted, metrics, environment=environment, hashes=hashes)
-        model_file = ModelFile(
-            architecture=Architecture(name=config.model.name, parameters=count_parameters(fitted.model)),
-            preprocessing=preprocessing,
-            temperature=temperature,
-            operating_points={point.name: point},
-            operating_point=point.name,
-            content=manifest.content,
+        reference = refer(images, predictions)
+        lineage = build_lineage(
+            config, metrics, environment=environment, data_sha256=images.data_sha256, precision=fitted.precision
+        )
+        model_file = build_model_file(
+            describe_architecture(config, fitted),
+            choices,
+            preprocessing=images.preprocessing,
+            content=images.manifest.content,
             lineage=lineage,
+            reference=reference,
         )
         write_bundle(out / "bundle", model_file, weights=fitted.model.state_dict(), onnx=onnx)
-        environment |= _describe_run(model_file, fitted, store, log)
-        log.stage("report")
+        environment |= describe_run(model_file, fitted, images.store, log)
         write_json(out / "environment.json", environment)
-        build_report(out, preprocessing, locate=manifest.locate)
-        finish_run(out, {"protocol": metrics["protocol"], "stamp": lineage.stamp})
+        finish(out, metrics, images, log, with_report=with_report)
     return Run(out)
 
 
-def assign_splits(manifest: Manifest, config: RunConfig) -> Assignment:
-    """The split file if one is given, else the official split if the data have one, else a fresh one."""
+def train_other_seeds(
+    config: RunConfig, out: Path, images: Images, metrics: Mapping[str, Any], listener: Listener
+) -> dict[str, Any]:
+    """`seeds` of metrics.json: the spread over networks that differ in their seed only; each is a run in seeds/."""
+    blocks = [metrics]
+    for seed in range(config.seed + 1, config.seed + config.train.seeds):
+        listener.note(f"Training again with seed {seed}.")
+        split = config.split.model_copy(update={"seed": split_seed(config)})
+        train = config.train.model_copy(update={"seeds": 1})
+        other = config.model_copy(update={"seed": seed, "split": split, "train": train})
+        place = out / SEEDS / str(seed)
+        run = run_training(other, place, resume=is_begun(place), images=images, with_report=False, listener=listener)
+        blocks.append(run.metrics)
+    figures = {name: spread([block["test"]["image"][name]["value"] for block in blocks]) for name in FIGURES}
+    return {"seeds": [config.seed + number for number in range(len(blocks))], "figures": figures}
+
+
+def audit_data(config: RunConfig, out: Path, listener: Listener, *, ignore_official: bool = False) -> Audit:
+    """The audit of the job's images, written to audit.json; a blocking finding ends the job here."""
+    ignores = ignore_official or config.data.split_file is not None or config.split.folds > 0
+    audit = audit_images(config.data, ignore_official=ignores, listener=listener)
+    write_whole(out / "audit.json", audit.write)
+    audit.check()
+    return audit
+
+
+def pack_images(audit: Audit, config: RunConfig, listener: Listener) -> Images:
+    """The images of the audit, packed by the preprocessing that the settings and the images decide."""
+    manifest = audit.manifest
+    sizes = manifest.frame[["width", "height"]].to_numpy(dtype=np.int64)
+    preprocessing = choose_preprocessing(config.images, sizes, content=manifest.content)
+    store = pack_store(manifest, preprocessing, listener=listener)
+    return Images(audit, preprocessing, store, data_hash(manifest))
+
+
+def assign_splits(manifest: Manifest, config: RunConfig, listener: Listener) -> Assignment:
+    """The split file if one is given, a fold if one is asked for, the data's own split, or else a fresh one."""
     by, fractions = config.split.by, config.split.fractions
+    seed = split_seed(config)
     if config.data.split_file is not None:
         return read_split(Path(config.data.split_file), manifest, by=by)
+    if config.split.fold is not None:
+        return fold_split(manifest, config.split.folds, config.split.fold, by=by, fractions=fractions, seed=seed)
     if manifest.has_official_split:
-        return official_split(manifest, by=by, fractions=fractions, seed=config.seed)
-    return split_manifest(manifest, by=by, fractions=fractions, seed=config.seed)
+        if by == "image":
+            listener.note("The data's own split is kept; --by image only says how a missing validation part is taken.")
+        return official_split(manifest, by=by, fractions=fractions, seed=seed)
+    return split_manifest(manifest, by=by, fractions=fractions, seed=seed)
 
 
-def calibrate(assignment: Assignment, logits: NDArray[np.float32], config: RunConfig) -> tuple[float, OperatingPoint]:
-    """Temperature and operating point, both from the validation part."""
-    rows = assignment.rows("validation")
-    labels = assignment.manifest.labels()[rows]
-    temperature = fit_temperature(labels, logits[rows])
-    point = choose_operating_point(
-        labels,
-        probability(logits[rows], temperature),
-        rule=config.evaluate.operating_point,
-        target_sensitivity=config.evaluate.target_sensitivity,
-    )
-    return temperature, point
+def split_seed(config: RunConfig) -> int:
+    """The seed of the split."""
+    return config.seed if config.split.seed is None else config.split.seed
 
 
-def build_predictions(
-    assignment: Assignment, logits: NDArray[np.float32], temperature: float, point: OperatingPoint
-) -> pd.DataFrame:
-    """The table predictions.csv, one row an image, in the manifest's order."""
+def write_inputs(out: Path, audit: Audit, split: pd.DataFrame) -> None:
+    """audit.json, manifest.parquet and split.csv of the run folder."""
+    write_whole(out / "audit.json", audit.write)
+    write_whole(out / "manifest.parquet", lambda path: write_manifest(audit.manifest, path))
+    write_whole(out / "split.csv", lambda path: split.to_csv(path, index=False))
+
+
+def export(model: Classifier, images: Images, listener: Listener) -> bytes:
+    """The network as ONNX, checked against torch on some of the images."""
+    listener.stage("export")
+    stored = images.store.images
+    rows = np.unique(np.linspace(0, len(stored) - 1, _PARITY_IMAGES).astype(np.intp))
+    return export_onnx(model, images.preprocessing, stored[rows])
+
+
+def tabulate(assignment: Assignment, logits: NDArray[np.float32]) -> pd.DataFrame:
+    """The table predictions.csv as far as the logit, one row an image, in the manifest's order."""
     frame = assignment.manifest.frame
-    probabilities = probability(logits, temperature)
     return frame[["path", "patient_id", "slide_id", "x", "y"]].assign(
-        split=assignment.splits,
-        label=frame["label"],
-        logit=logits.astype(np.float64),
-        probability=probabilities,
-        decision=decide(probabilities, point.threshold),
+        split=assignment.splits, label=frame["label"], logit=logits.astype(np.float64)
     )
 
 
-def describe_protocol(assignment: Assignment, seed: int) -> dict[str, Any]:
+def decide_all(predictions: pd.DataFrame, choices: Choices) -> pd.DataFrame:
+    """The table with probability and decision."""
+    probabilities = choices.probabilities(predictions["logit"].to_numpy(dtype=np.float64))
+    return predictions.assign(probability=probabilities, decision=choices.decide(probabilities))
+
+
+def note_choices(choices: Choices, listener: Listener) -> None:
+    """What the user should know of the choices, said where it is not what was asked for."""
+    if choices.not_attained:
+        listener.note(f"{choices.not_attained} The balanced operating point decides instead.")
+    if isinstance(choices.abstention, str):
+        listener.note(f"The model never answers 'cannot tell': {choices.abstention}.")
+
+
+def describe_protocol(assignment: Assignment, config: RunConfig) -> dict[str, Any]:
     """The `protocol` of metrics.json."""
     stamp = {"stamp": OPTIMISTIC_STAMP} if assignment.protocol == "image" else {}
     return {
         "split": assignment.protocol,
         "split_sha256": assignment.sha256,
-        "seed": seed,
+        "seed": config.seed,
         **assignment.counts(),
         **stamp,
     }
 
 
-def build_report(run: Path, preprocessing: Preprocessing, *, locate: Callable[[str], str] = str) -> Path:
-    """report.html of the run folder, from its files; `locate` says where the image of a path is read."""
-    return write_report(run, load_image=lambda path: preprocessing.read(locate(path)))
+def refer(images: Images, predictions: pd.DataFrame) -> Reference:
+    """What the training images and the probabilities of held-out ones look like, for the day new data come.
+
+    In a cross-validation every image was trained on by some network and held out by another.
+    """
+    splits = predictions["split"].to_numpy(dtype=str)
+    held_out = np.flatnonzero(splits != "train")
+    train = np.flatnonzero(splits == "train") if (splits == "train").any() else held_out
+    patients = known_ids(predictions, "patient_id")
+    return build_reference(
+        describe_images(images.store.images[train]),
+        patients=None if patients is None else patients[train],
+        probabilities=predictions["probability"].to_numpy(dtype=np.float64)[held_out],
+        held_out_patients=None if patients is None else patients[held_out],
+    )
 
 
-def _fit(
-    config: RunConfig,
-    assignment: Assignment,
-    store: Store,
-    *,
-    preprocessing: Preprocessing,
-    hashes: Mapping[str, str],
-    out: Path,
-    listener: Listener,
-) -> Fitted:
+def finish(out: Path, metrics: Mapping[str, Any], images: Images, log: Listener, *, with_report: bool = True) -> None:
+    """The report and its companions, and run.json, which makes the run complete."""
+    if with_report:
+        log.stage("report")
+        build_report(out, images.preprocessing, locate=images.manifest.locate)
+    finish_run(out, {"protocol": metrics["protocol"], "stamp": metrics["protocol"].get("stamp")})
+
+
+def build_report(run: Path, preprocessing: Preprocessing, *, locate: Callable[[str], str] = str) -> None:
+    """The report of the run folder, from its files; `locate` says where the image of a path is read."""
+    write_artefacts(run, load_image=lambda path: preprocessing.read(locate(path)))
+
+
+def _fit(config: RunConfig, assignment: Assignment, images: Images, *, out: Path, listener: Listener) -> Fitted:
     # What `auto` stands for may differ on the machine where a run is resumed.
     identity = (
-        f"{__version__}{choose_precision(config.train)}"
-        f"{dump_config(config)}{hashes['data_sha256']}{hashes['split_sha256']}"
+        f"{__version__}{choose_precision(config.train)}{dump_config(config)}{images.data_sha256}{assignment.sha256}"
     )
-    images = TrainingImages(
-        store.images, assignment.manifest.labels(), assignment.rows("train"), assignment.rows("validation")
-    )
+    labels = assignment.manifest.labels()
+    data = TrainingImages(images.store.images, labels, assignment.rows("train"), assignment.rows("validation"))
     return fit_model(
-        build_model(config.model.name, preprocessing.shape, seed=config.seed),
-        images,
+        build_model(config.model.name, images.preprocessing.shape, seed=config.seed),
+        data,
         config,
-        preprocessing,
+        images.preprocessing,
         run=out,
         fingerprint=hashlib.sha256(identity.encode()).hexdigest(),
         listener=listener,
     )
-
-
-def _lineage(
-    config: RunConfig,
-    fitted: Fitted,
-    metrics: Mapping[str, Any],
-    *,
-    environment: Mapping[str, Any],
-    hashes: Mapping[str, str],
-) -> Lineage:
-    protocol = metrics["protocol"]
-    return Lineage(
-        clearmargin=environment["clearmargin"],
-        created=environment["started"],
-        recipe=config.recipe,
-        seed=config.seed,
-        split=protocol["split"],
-        stamp=protocol.get("stamp"),
-        data_sha256=hashes["data_sha256"],
-        split_sha256=hashes["split_sha256"],
-        precision=fitted.precision,
-        metrics=metrics["test"]["image"],
-        libraries=environment["libraries"],
-    )
-
-
-def _describe_run(model: ModelFile, fitted: Fitted, store: Store, log: RunLog) -> dict[str, Any]:
-    log.close_stage()
-    return {
-        "threads": torch.get_num_threads(),
-        "device": fitted.device,
-        "precision": fitted.precision,
-        "seconds": dict(log.seconds),
-        "images_packed": store.packed,
-        "data_sha256": model.lineage.data_sha256,
-        "split_sha256": model.lineage.split_sha256,
-        "model": {
-            **model.architecture.model_dump(),
-            "best_epoch": fitted.best_epoch,
-            "stopped_early": fitted.stopped_early,
-        },
-        "preprocessing": model.preprocessing.model_dump(),
-    }

@@ -15,9 +15,11 @@ from clearmargin.bundle.export import export_onnx
 from clearmargin.bundle.read import REQUIRED, SUMS
 from clearmargin.bundle.schema import Architecture, Lineage, ModelFile
 from clearmargin.bundle.write import write_bundle
+from clearmargin.decision import Abstention, Level, Platt, Pooling
 from clearmargin.images.preprocess import Preprocessing
 from clearmargin.models import build_model
 from clearmargin.models.contract import Classifier, count_parameters
+from clearmargin.reference import STEPS, Distribution, Reference
 from clearmargin.types import OperatingPoint
 
 _NAMES = (
@@ -41,14 +43,16 @@ def model_file(
     *,
     architecture: str = "cbis_ddsm",
     parameters: int = 85057,
+    ensemble: int = 1,
     temperature: float = 1.2345,
     threshold: float = 0.4321,
     stamp: str | None = None,
+    **chosen: Any,
 ) -> ModelFile:
-    """A model.json of invented but consistent contents."""
+    """A model.json of invented but consistent contents; `chosen` are fields such as those of `every_choice`."""
     point = OperatingPoint("balanced", "largest balanced accuracy", threshold, achieved={"sensitivity": 0.8})
     return ModelFile(
-        architecture=Architecture(name=architecture, parameters=parameters),
+        architecture=Architecture(name=architecture, parameters=parameters, ensemble=ensemble),
         preprocessing=spec or Preprocessing(width=16, height=16, mean=0.5, std=0.25),
         temperature=temperature,
         operating_points={"balanced": point},
@@ -66,7 +70,27 @@ def model_file(
             metrics=invented_metrics(),
             libraries={"torch": "2.13", "numpy": "2.4"},
         ),
+        **chosen,
     )
+
+
+def every_choice() -> dict[str, Any]:
+    """Fields of model.json for all that can be chosen on validation besides the threshold."""
+    quantiles = tuple(0.1 + 0.8 * step / (STEPS - 1) for step in range(STEPS))
+    spread = Distribution(
+        quantiles=quantiles, centre=0.1, error=0.02, between=0.5, within=0.9, n_images=800, n_units=40
+    )
+    learned = Pooling(method="learned", intercept=-0.3, mean_weight=0.7, top_weight=0.4)
+    return {
+        "temperature": 1.0,
+        "calibration": Platt(slope=0.8, intercept=-0.25),
+        "conformal": Abstention(coverage=0.9, low=0.4123, high=0.5231, n_units=40, unit="patient"),
+        "levels": {
+            "slide": Level(pooling=learned, calibration=Platt(slope=1.5, intercept=0.2), threshold=0.37, reason="best"),
+            "patient": Level(pooling=Pooling(method="top_k", k=3), threshold=0.61),
+        },
+        "reference": Reference(unit="patient", images={"brightness": spread}, score=spread),
+    }
 
 
 def write_invented(folder: Path, **changes: Any) -> Path:
@@ -94,7 +118,11 @@ def lived_model(name: str, shape: tuple[int, int, int]) -> Classifier:
 
 def write_working(folder: Path, *, name: str, spec: Preprocessing, **changes: Any) -> Classifier:
     """A bundle that predicts; gives the torch model inside."""
-    model = lived_model(name, spec.shape)
+    return write_network(folder, lived_model(name, spec.shape), name=name, spec=spec, **changes)
+
+
+def write_network(folder: Path, model: Classifier, *, name: str, spec: Preprocessing, **changes: Any) -> Classifier:
+    """A bundle of this model."""
     onnx = export_onnx(model, spec, pictures(spec, 2))
     contents = model_file(spec, architecture=name, parameters=count_parameters(model), **changes)
     write_bundle(folder, contents, weights=model.state_dict(), onnx=onnx)

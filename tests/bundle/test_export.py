@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
-from tests.bundle.small_bundle import lived_model, pictures, sign, write_working
+from tests.bundle.small_bundle import lived_model, pictures, sign, write_network, write_working
 
 from clearmargin.bundle import export
 from clearmargin.bundle.export import MAX_DIFFERENCE, export_onnx, parity
@@ -18,8 +18,9 @@ from clearmargin.bundle.read import read_bundle
 from clearmargin.bundle.torch_model import load_torch_model
 from clearmargin.errors import BundleError
 from clearmargin.images.preprocess import Preprocessing
-from clearmargin.models import MODELS
+from clearmargin.models import MODELS, build_model
 from clearmargin.models.contract import Classifier, Deployed
+from clearmargin.models.ensemble import Ensemble
 
 SPEC = Preprocessing(width=24, height=24, mean=0.4, std=0.3)
 
@@ -172,3 +173,38 @@ def test_weights_that_are_no_safetensors_are_a_bundle_error(copied: Path) -> Non
     sign(copied)
     with pytest.raises(BundleError, match="the weights do not fit"):
         load_torch_model(read_bundle(copied))
+
+
+@pytest.fixture(scope="module")
+def ensemble_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ensemble") / "bundle"
+    members = [lived_model("cbis_ddsm", SPEC.shape), *(build_model("cbis_ddsm", SPEC.shape, seed=n) for n in (5, 6))]
+    write_network(folder, Ensemble(members).eval(), name="cbis_ddsm", spec=SPEC, ensemble=3)
+    return folder
+
+
+def test_an_ensemble_is_one_bundle_whose_logit_is_the_mean_of_its_networks(ensemble_folder: Path) -> None:
+    bundle = read_bundle(ensemble_folder)
+    model, images = load_torch_model(bundle), pictures(SPEC, 5)
+    assert isinstance(model, Ensemble)
+    assert not any(part.training for part in model.modules())
+    each = [by_torch(member, images) for member in model.members if isinstance(member, Classifier)]
+    assert len(each) == 3
+    assert np.std(each, axis=0).min() > 1e-3
+    logits = by_onnx(bundle.read("model.onnx"), images)
+    np.testing.assert_allclose(logits, np.mean(each, axis=0), rtol=0, atol=1e-4)
+    np.testing.assert_array_equal(by_torch(model, images), by_torch(load_torch_model(bundle), images))
+
+
+@pytest.mark.parametrize("said", [1, 2, 4])
+def test_another_number_of_networks_than_the_weights_have_is_a_bundle_error(
+    ensemble_folder: Path, tmp_path: Path, said: int
+) -> None:
+    for file in ensemble_folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    text = (tmp_path / "model.json").read_text()
+    (tmp_path / "model.json").write_text(text.replace('"ensemble": 3', f'"ensemble": {said}'))
+    sign(tmp_path)
+    with pytest.raises(BundleError, match="the weights do not fit the architecture") as caught:
+        load_torch_model(read_bundle(tmp_path))
+    assert "\n" not in str(caught.value)

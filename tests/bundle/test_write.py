@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.bundle.small_bundle import write_invented
+from tests.bundle.small_bundle import every_choice, model_file, write_invented
 
 from clearmargin.bundle.read import REQUIRED, SUMS, read_bundle
-from clearmargin.errors import UsageError
+from clearmargin.bundle.write import rewrite_bundle
+from clearmargin.errors import BundleError, UsageError
 
 
 def test_a_bundle_is_five_files_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
@@ -93,3 +94,34 @@ def test_a_folder_that_is_no_bundle_is_never_replaced(tmp_path: Path) -> None:
 def test_an_empty_folder_may_become_a_bundle(tmp_path: Path) -> None:
     (tmp_path / "bundle").mkdir()
     read_bundle(write_invented(tmp_path / "bundle"))
+
+
+def test_everything_that_was_chosen_comes_back(tmp_path: Path) -> None:
+    folder = write_invented(tmp_path / "bundle", **every_choice())
+    assert read_bundle(folder).model == model_file(**every_choice())
+
+
+def test_a_bundle_is_written_anew_with_the_same_network_and_other_decisions(tmp_path: Path) -> None:
+    before = read_bundle(write_invented(tmp_path / "bundle"))
+    changed = model_file(threshold=0.9, **every_choice())
+    rewrite_bundle(before, tmp_path / "other", changed)
+    rewrite_bundle(before, tmp_path / "same")
+    other, same = read_bundle(tmp_path / "other"), read_bundle(tmp_path / "same")
+    assert other.model == changed
+    for name in ("weights.safetensors", "model.onnx"):
+        assert other.read(name) == same.read(name) == before.read(name)
+    assert "at or above 0.9000" in other.read("MODEL_CARD.md").decode()
+    assert same.sha256 == before.sha256 != other.sha256
+    assert read_bundle(tmp_path / "bundle").model == before.model
+
+
+def test_a_network_that_was_changed_is_not_written_anew(tmp_path: Path) -> None:
+    bundle = read_bundle(write_invented(tmp_path / "bundle"))
+    (tmp_path / "bundle" / "model.onnx").write_bytes(b"x")
+    with pytest.raises(BundleError, match="the content is not"):
+        rewrite_bundle(bundle, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(UsageError, match="is there already and is no bundle"):
+        rewrite_bundle(read_bundle(write_invented(tmp_path / "third")), tmp_path / "mine")

@@ -357,8 +357,8 @@ class TestCsv:
         assert frame["label"].tolist() == [0, 1]
 
     def test_every_column_of_the_manifest_is_taken_and_others_are_passed_over(self, tmp_path: Path) -> None:
-        names = "age,path,label,patient_id,slide_id,x,y,site,official_split,side,view"
-        text = f"{names}\n51,a.png,1,P1,S1,451,1.0,Graz,Valid,left,MLO\n"
+        names = "age,path,label,patient_id,slide_id,x,y,site,official_split,side,view,magnification"
+        text = f"{names}\n51,a.png,1,P1,S1,451,1.0,Graz,Valid,left,MLO,40\n"
         row = read_source(put_csv(tmp_path / "m.csv", text)).frame.iloc[0]
         assert list(row.index) == list(MANIFEST_COLUMNS)
         assert row.drop(["width", "height", "sha256"]).to_dict() == {
@@ -373,6 +373,7 @@ class TestCsv:
             "official_split": "validation",
             "side": "left",
             "view": "MLO",
+            "magnification": "40",
         }
         assert row[["width", "height", "sha256"]].isna().all()
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
-from clearmargin.decision import decide, probability
-from clearmargin.types import OperatingPoint
+from clearmargin.decision import UNCALIBRATED, Abstention, Calibration, Level, decide, probability
+from clearmargin.evaluation.assemble import evaluate_predictions
+from clearmargin.evaluation.choices import Choices
+from clearmargin.settings import EvaluateSettings
+from clearmargin.types import LevelName, OperatingPoint
+
+PROTOCOL = {"split": "patient", "seed": 0, "patients": {"train": 30, "validation": 5, "test": 25}}
 
 
 @dataclass(frozen=True)
@@ -70,3 +76,58 @@ def frame_of() -> Callable[..., pd.DataFrame]:
 @pytest.fixture
 def point() -> OperatingPoint:
     return OperatingPoint("balanced", "chosen for a test", 0.5, achieved={"sensitivity": 0.9, "specificity": 0.8})
+
+
+def build_choices(
+    threshold: float = 0.5,
+    *,
+    calibration: Calibration = UNCALIBRATED,
+    abstention: Abstention | str = "evaluate.coverage is 0: the model always decides",
+    levels: Mapping[LevelName, Level | str] | None = None,
+    not_attained: str | None = None,
+) -> Choices:
+    chosen = OperatingPoint("balanced", "chosen for a test", threshold, achieved={"sensitivity": 0.9})
+    return Choices(calibration, chosen, abstention, levels or {}, None, not_attained)
+
+
+@pytest.fixture(scope="session")
+def choices_at() -> Callable[..., Choices]:
+    """`choices_at(0.5)` decides at one half, without calibration, abstention or levels of its own."""
+    return build_choices
+
+
+def evaluate_frame(frame: pd.DataFrame, choices: Choices | None = None, **changes: Any) -> dict[str, Any]:
+    """metrics.json of the table; the keywords are settings of the section `evaluate`, or the function's own."""
+    names = ("protocol", "seed", "columns", "by_fold", "listener")
+    options: dict[str, Any] = {"protocol": PROTOCOL, "seed": 0} | {
+        name: changes.pop(name) for name in names if name in changes
+    }
+    settings = EvaluateSettings(**({"resamples": 100} | changes))
+    return evaluate_predictions(frame, choices or build_choices(), settings=settings, **options)
+
+
+@pytest.fixture(scope="session")
+def evaluate() -> Callable[..., dict[str, Any]]:
+    return evaluate_frame
+
+
+@pytest.fixture(scope="session")
+def one_class_patients() -> pd.DataFrame:
+    """Twenty-four patients of three images each, every one benign or malignant as a whole."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(24) % 2, 3)
+    probabilities = np.clip(rng.normal(0.35 + 0.3 * labels, 0.2), 0.01, 0.99)
+    return pd.DataFrame(
+        {
+            "path": [f"{number:03d}.png" for number in range(72)],
+            "patient_id": [f"P{number // 3:02d}" for number in range(72)],
+            "slide_id": None,
+            "x": None,
+            "y": None,
+            "split": "test",
+            "label": labels,
+            "logit": np.log(probabilities / (1 - probabilities)),
+            "probability": probabilities,
+            "decision": decide(probabilities, 0.5),
+        }
+    )

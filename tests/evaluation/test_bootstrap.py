@@ -12,10 +12,12 @@ from scipy import stats
 from sklearn import metrics as oracle
 
 from clearmargin.errors import DataError
-from clearmargin.evaluation import bootstrap, metrics
+from clearmargin.evaluation import metrics, weighted
 from clearmargin.evaluation.bootstrap import (
+    MOST_JACKKNIFED,
     agreement_interval,
     draw_units,
+    jackknife_figures,
     patient_intervals,
     percentile_interval,
     resampled_figures,
@@ -116,8 +118,8 @@ def test_result_depends_on_neither_chunks_nor_threads(clustered: Draw, monkeypat
     data = clustered(8)
     settings: dict[str, Any] = {"threshold": 0.5, "resamples": 301, "seed": 0}
     first = resampled_figures(data.labels, data.probabilities, data.patients, **settings)
-    monkeypatch.setattr(bootstrap, "_MOST_ROWS", 7)
-    monkeypatch.setattr(bootstrap, "_MOST_THREADS", 1)
+    monkeypatch.setattr(weighted, "_MOST_ROWS", 7)
+    monkeypatch.setattr(weighted, "_MOST_THREADS", 1)
     second = resampled_figures(data.labels, data.probabilities, data.patients, **settings)
     assert_same(second, first)
     with ThreadPoolExecutor(2) as pool:
@@ -143,6 +145,132 @@ def test_another_seed_gives_other_resamples(clustered: Draw) -> None:
         for seed in (0, 1)
     )
     assert not np.array_equal(first["auroc"], second["auroc"])
+
+
+@pytest.mark.parametrize("steps", [None, 10])
+@pytest.mark.parametrize("by_image", [False, True])
+def test_own_thresholds_give_the_figures_of_one_threshold_at_a_time(
+    clustered: Draw, by_image: bool, steps: int | None
+) -> None:
+    data = clustered(13, n_patients=15, images_each=9, steps=steps)
+    groups = None if by_image else data.patients
+    # Thresholds that repeat, that equal a probability, and that call everything or nothing malignant.
+    thresholds = np.random.default_rng(0).choice(np.r_[data.probabilities[:20], 0.0, 0.5, 1.5], size=70)
+    values = resampled_figures(data.labels, data.probabilities, groups, threshold=thresholds, resamples=70, seed=4)
+    for resample, threshold in enumerate(thresholds):
+        alone = resampled_figures(
+            data.labels, data.probabilities, groups, threshold=float(threshold), resamples=70, seed=4
+        )
+        for name in metrics.FIGURES:
+            np.testing.assert_array_equal(values[name][resample], alone[name][resample], err_msg=name)
+
+
+def test_own_thresholds_give_the_figures_of_really_resampled_rows(clustered: Draw) -> None:
+    data = clustered(14, n_patients=12, images_each=8, steps=12)
+    thresholds = np.random.default_rng(1).random(40)
+    values = resampled_figures(
+        data.labels, data.probabilities, data.patients, threshold=thresholds, resamples=40, seed=3
+    )
+    for resample, threshold in enumerate(thresholds):
+        rows = np.concatenate(
+            [np.flatnonzero(data.patients == unit) for unit in draw_units(12, resample=resample, seed=3)]
+        )
+        table = metrics.confusion(data.labels[rows], data.probabilities[rows] >= threshold)
+        for name, figure in metrics.THRESHOLD_FIGURES.items():
+            np.testing.assert_array_equal(values[name][resample], figure(table), err_msg=name)
+
+
+def test_a_resample_without_a_threshold_lacks_the_figures_at_the_threshold_only(clustered: Draw) -> None:
+    data = clustered(15)
+    settings: dict[str, Any] = {"resamples": 3, "seed": 0}
+    values = resampled_figures(
+        data.labels, data.probabilities, data.patients, threshold=np.array([0.5, np.nan, 0.4]), **settings
+    )
+    full = resampled_figures(data.labels, data.probabilities, data.patients, threshold=0.5, **settings)
+    for name in metrics.FIGURES:
+        undefined = name in metrics.THRESHOLD_FIGURES
+        np.testing.assert_array_equal(np.isnan(values[name]), [False, undefined, False])
+    for name in metrics.PROBABILITY_FIGURES:
+        np.testing.assert_array_equal(values[name], full[name])
+
+
+def test_too_few_thresholds_are_refused(clustered: Draw) -> None:
+    data = clustered(16)
+    with pytest.raises(ValueError, match="broadcast"):
+        resampled_figures(
+            data.labels, data.probabilities, data.patients, threshold=np.array([0.5, 0.4]), resamples=3, seed=0
+        )
+
+
+def test_a_probability_that_is_no_number_is_refused() -> None:
+    with pytest.raises(ValueError, match="no threshold can decide"):
+        resampled_figures(np.array([0, 1]), np.array([0.5, np.nan]), None, threshold=0.5, resamples=3, seed=0)
+
+
+@pytest.mark.parametrize("steps", [None, 10])
+def test_the_jackknife_really_leaves_each_patient_out(clustered: Draw, steps: int | None) -> None:
+    data = clustered(17, n_patients=25, images_each=6, steps=steps)
+    named = np.array([f"patient {patient:03d}" for patient in data.patients], dtype=object)
+    values = jackknife_figures(data.labels, data.probabilities, named, threshold=0.4)
+    assert list(values) == list(metrics.FIGURES)
+    for unit in range(25):
+        rows = data.patients != unit
+        table = metrics.confusion(data.labels[rows], data.probabilities[rows] >= 0.4)
+        for name, figure in metrics.THRESHOLD_FIGURES.items():
+            assert values[name][unit] == pytest.approx(float(figure(table)), abs=1e-12), name
+        for name, figure in metrics.PROBABILITY_FIGURES.items():
+            assert values[name][unit] == pytest.approx(figure(data.labels[rows], data.probabilities[rows]), abs=1e-12)
+
+
+def test_the_jackknife_is_undefined_without_the_only_malignant_patient() -> None:
+    labels, patients = np.array([0, 1, 0, 0]), np.array([0, 0, 1, 2])
+    values = jackknife_figures(labels, np.array([0.1, 0.9, 0.4, 0.6]), patients, threshold=0.5)
+    np.testing.assert_array_equal(np.isnan(values["auroc"]), [True, False, False])
+    np.testing.assert_array_equal(values["specificity"], [1 / 2, 1 / 2, 1.0])
+    alone = jackknife_figures(np.array([0, 1]), np.array([0.1, 0.9]), np.array([0, 0]), threshold=0.5)
+    assert all(np.isnan(of_figure).all() for of_figure in alone.values())
+
+
+def test_the_jackknife_refuses_more_units_than_it_is_made_for() -> None:
+    n_units = MOST_JACKKNIFED + 1
+    with pytest.raises(ValueError, match="at most 2,000 units, and there are 2,001"):
+        jackknife_figures(np.arange(n_units) % 2, np.full(n_units, 0.5), None, threshold=0.5)
+
+
+def test_weighted_figures_count_each_patient_as_often_as_told(clustered: Draw) -> None:
+    data = clustered(18, n_patients=8, images_each=10, steps=9)
+    counts = np.random.default_rng(0).integers(0, 4, size=(30, 8))
+    values = weighted.weighted_figures(data.labels, data.probabilities, data.patients, counts, threshold=0.4)
+    for row, of_row in enumerate(counts):
+        rows = np.repeat(np.arange(80), of_row[data.patients])
+        table = metrics.confusion(data.labels[rows], data.probabilities[rows] >= 0.4)
+        assert values["f1"][row] == pytest.approx(float(metrics.f1(table)), abs=1e-12)
+        assert values["ece"][row] == pytest.approx(metrics.ece(data.labels[rows], data.probabilities[rows]), abs=1e-12)
+    with pytest.raises(ValueError, match=r"shape \(30, 7\), and there are 8 units"):
+        weighted.weighted_figures(data.labels, data.probabilities, data.patients, counts[:, 1:], threshold=0.4)
+
+
+def test_stream_0_draws_what_a_generator_of_seed_and_resample_draws() -> None:
+    for seed, resample in ((0, 0), (7, 3), (2**40, 1_999)):
+        expected = np.random.default_rng((seed, resample)).integers(50, size=50)
+        np.testing.assert_array_equal(draw_units(50, resample=resample, seed=seed), expected)
+
+
+def test_streams_draw_independently(clustered: Draw) -> None:
+    streams = [
+        np.concatenate([draw_units(20, resample=number, seed=5, stream=stream) for number in range(1_000)])
+        for stream in range(3)
+    ]
+    for first, second in ((0, 1), (0, 2), (1, 2)):
+        agreeing = int((streams[first] == streams[second]).sum())
+        assert abs(agreeing - 1_000) < 5 * math.sqrt(20_000 * 0.05 * 0.95)
+    data = clustered(19)
+    settings: dict[str, Any] = {"threshold": 0.5, "resamples": 50, "seed": 0}
+    values = [
+        resampled_figures(data.labels, data.probabilities, data.patients, **settings, stream=stream)["auroc"]
+        for stream in (0, 1)
+    ]
+    assert abs(np.corrcoef(values)[0, 1]) < 0.5
 
 
 def test_draws_are_uniform_over_patients_with_replacement() -> None:

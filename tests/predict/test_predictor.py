@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -23,10 +24,12 @@ from tests.bundle.small_bundle import sign
 from tests.predict.conftest import SPEC
 
 from clearmargin.bundle.read import read_bundle
+from clearmargin.decision import Abstention, Beta, Calibration, Isotonic, Level, Platt, Pooling, decide, probability
 from clearmargin.errors import BundleError, DataError
 from clearmargin.images import preprocess
 from clearmargin.images.limits import Limits
 from clearmargin.images.read import EncodedImage, read_encoded, read_image
+from clearmargin.predict.pooled import pool_predictions
 from clearmargin.predict.predictor import PREDICTION_KEYS, Predictor, load_bundle, prediction_row
 from clearmargin.types import Prediction, Record
 
@@ -40,11 +43,15 @@ def in_batches_of(predictor: Predictor, size: int) -> Predictor:
     return predictor
 
 
-def with_threshold(predictor: Predictor, threshold: float) -> Predictor:
-    model = predictor.bundle.model
-    point = dataclasses.replace(model.decision_point, threshold=threshold)
-    changed = model.model_copy(update={"operating_points": {"balanced": point}})
+def deciding(predictor: Predictor, **changes: Any) -> Predictor:
+    """The same network under a model.json with other fields."""
+    changed = predictor.bundle.model.model_copy(update=changes)
     return Predictor(dataclasses.replace(predictor.bundle, model=changed))
+
+
+def with_threshold(predictor: Predictor, threshold: float) -> Predictor:
+    point = dataclasses.replace(predictor.bundle.model.decision_point, threshold=threshold)
+    return deciding(predictor, operating_points={"balanced": point})
 
 
 def by_hand(bundle: Path, files: list[Path]) -> NDArray[np.float64]:
@@ -362,3 +369,85 @@ def test_predicting_imports_neither_torch_nor_pandas(bundle: Path, image_files: 
     decisions, heavy = done.stdout.splitlines()
     assert decisions.count("benign") + decisions.count("malignant") == 5
     assert heavy == "[]"
+
+
+@pytest.mark.parametrize(
+    "calibration",
+    [
+        Platt(slope=0.6, intercept=0.2),
+        Beta(a=0.5, b=1.4, c=-0.1),
+        Isotonic(logits=(-1.0, 0.0, 1.0), probabilities=(0.1, 0.45, 0.8)),
+    ],
+    ids=lambda calibration: calibration.method,
+)
+def test_probabilities_are_those_of_the_bundles_calibration(
+    predictor: Predictor, image_files: list[Path], calibration: Calibration
+) -> None:
+    answers = list(deciding(predictor, temperature=1.0, calibration=calibration).predict_records(records(image_files)))
+    logits = np.array([one.logit for one in answers], dtype=np.float64)
+    expected = probability(logits, calibration)
+    assert [one.probability for one in answers] == expected.tolist()
+    assert [one.decision for one in answers] == decide(expected, 0.46).tolist()
+    before = [one.logit for one in predictor.predict_records(records(image_files))]
+    assert logits.tolist() == pytest.approx(before)
+
+
+def test_in_the_region_of_abstention_the_decision_is_withheld_with_the_reason(
+    predictor: Predictor, image_files: list[Path]
+) -> None:
+    plain = list(predictor.predict_records(records(image_files)))
+    values = np.array([one.probability for one in plain], dtype=np.float64)
+    low, high = np.quantile(values, (0.3, 0.6)).tolist()
+    region = Abstention(coverage=0.85, low=low, high=high, n_units=30, unit="patient")
+    answers = list(deciding(predictor, conformal=region).predict_records(records(image_files)))
+    inside = ((values >= low) & (values <= high)).tolist()
+    assert 5 < sum(inside) < 35
+    for one, before, is_inside in zip(answers, plain, inside, strict=True):
+        assert (one.logit, one.probability) == (before.logit, before.probability)
+        assert one.decision == ("abstain" if is_inside else before.decision)
+        assert one.reason == ("too uncertain for the promised coverage of 0.85" if is_inside else None)
+    (pixels,) = np.flatnonzero(inside)[:1].tolist()
+    assert deciding(predictor, conformal=region).predict_pixels(read_image(image_files[pixels])).decision == "abstain"
+
+
+def test_a_promise_without_a_region_withholds_nothing(predictor: Predictor, image_files: list[Path]) -> None:
+    region = Abstention(coverage=0.85, low=None, high=None, n_units=30, unit="patient")
+    answers = list(deciding(predictor, conformal=region).predict_records(records(image_files)))
+    assert answers == list(predictor.predict_records(records(image_files)))
+
+
+def test_slides_and_patients_are_decided_by_the_bundles_own_rule_for_them(
+    predictor: Predictor, image_files: list[Path]
+) -> None:
+    levels = {
+        "slide": Level(
+            threshold=0.5, pooling=Pooling(method="top_k", k=2), calibration=Platt(slope=1.2, intercept=0.1)
+        ),
+        "patient": Level(threshold=0.45),
+    }
+    whole = deciding(predictor, levels=levels, conformal=Abstention(
+        coverage=0.9, low=0.4, high=0.5, n_units=30, unit="patient"
+    ))  # fmt: skip
+    many = [
+        Record(str(file), patient_id=f"P{number % 5}", slide_id=f"S{number % 2}")
+        for number, file in enumerate(image_files)
+    ]
+    many.insert(7, Record("/nowhere/1.png", patient_id="P1", slide_id="S0"))
+    answers = list(whole.predict_records(many))
+    for level, number in (("slide", 10), ("patient", 5)):
+        pooled = whole.pool(answers, level)  # type: ignore[arg-type]
+        assert pooled == pool_predictions(answers, level, rule=levels[level])  # type: ignore[arg-type]
+        assert len(pooled) == number
+        assert sum(one.n_images for one in pooled) == 40
+        assert sum(one.n_refused for one in pooled) == 1
+    values = np.array([one.probability for one in answers if one.record.patient_id == "P0"], dtype=np.float64)
+    assert whole.pool(answers, "patient")[0].probability == pytest.approx(values.mean())
+
+
+def test_a_level_that_the_bundle_does_not_decide_is_a_bundle_error_that_says_why(predictor: Predictor) -> None:
+    with pytest.raises(BundleError, match="this model does not decide by slide: the bundle holds no rule for it"):
+        predictor.pool([], "slide")
+    told = deciding(predictor, no_levels={"patient": "patients are unknown"}, levels={"slide": Level(threshold=0.5)})
+    with pytest.raises(BundleError, match="this model does not decide by patient: patients are unknown"):
+        told.pool([], "patient")
+    assert told.pool([], "slide") == []

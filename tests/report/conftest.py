@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,19 +16,26 @@ import pytest
 from numpy.typing import NDArray
 
 from clearmargin.config import dump_config
+from clearmargin.decision import Temperature
 from clearmargin.evaluation.assemble import evaluate_predictions
+from clearmargin.evaluation.calibration import choose_calibration
+from clearmargin.evaluation.choices import Choices
+from clearmargin.evaluation.conformal import fit_abstention
+from clearmargin.evaluation.folds import across_folds, spread
+from clearmargin.evaluation.pooling import choose_level
 from clearmargin.evaluation.predictions import write_predictions
-from clearmargin.report.html import write_report
-from clearmargin.settings import RunConfig, TrainSettings
-from clearmargin.types import LABEL_NAMES, SPLITS, OperatingPoint
+from clearmargin.report.write import write_artefacts, write_report
+from clearmargin.settings import EvaluateSettings, RunConfig, TrainSettings
+from clearmargin.types import LABEL_NAMES, MANIFEST_COLUMNS, SPLITS, OperatingPoint
 
 THRESHOLD = 0.31
 TEMPERATURE = 1.25
-_PATIENTS = {"train": 12, "validation": 4, "test": 10}
+POINT = OperatingPoint("balanced", "the highest balanced accuracy on the validation split", THRESHOLD)
+_PATIENTS = {"train": 12, "validation": 12, "test": 10}
 
 
-def simulate(*, images_per_patient: int = 60, seed: int = 0) -> pd.DataFrame:
-    """Predictions as in predictions.csv: patients of both classes, each with an offset of its own."""
+def simulate(*, images_per_patient: int = 60, seed: int = 0, whole: bool = False) -> pd.DataFrame:
+    """Predictions as in predictions.csv: each patient with an offset of its own, and of both classes unless `whole`."""
     rng = np.random.default_rng(seed)
     frames = []
     for split, n_patients in _PATIENTS.items():
@@ -35,6 +43,8 @@ def simulate(*, images_per_patient: int = 60, seed: int = 0) -> pd.DataFrame:
             patient = f"{split[:2].upper()}-{number:02d}"
             labels = (rng.random(images_per_patient) < rng.uniform(0.15, 0.6)).astype(int)
             labels[:2] = 0, 1
+            if whole:
+                labels[:] = number % 2
             logits = rng.normal(-1.6 + 2.8 * labels + rng.normal(0, 0.7), 1.4)
             paths = [f"{patient}/{label}/{patient}_{index:03d}.png" for index, label in enumerate(labels)]
             frames.append(
@@ -44,6 +54,51 @@ def simulate(*, images_per_patient: int = 60, seed: int = 0) -> pd.DataFrame:
     table["probability"] = 1 / (1 + np.exp(-table["logit"] / TEMPERATURE))
     table["decision"] = np.where(table["probability"] >= THRESHOLD, LABEL_NAMES[1], LABEL_NAMES[0])
     return table.assign(slide_id=None, x=None, y=None)
+
+
+def with_slides(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with two slides a patient."""
+    half = (table.groupby("patient_id").cumcount() % 2).astype(str)
+    return table.assign(slide_id=table["patient_id"] + "-S" + half)
+
+
+def describe(table: pd.DataFrame) -> pd.DataFrame:
+    """A manifest of the table's images, of two sites."""
+    site = np.where(table.groupby("patient_id").cumcount() % 3 == 0, "north <b>", "south|1")
+    columns = dict.fromkeys(MANIFEST_COLUMNS, None) | {"path": table["path"], "site": site, "width": 50, "height": 50}
+    return pd.DataFrame(columns)
+
+
+def choices_of(table: pd.DataFrame, *, coverage: float = 0.8) -> Choices:
+    """What would decide: the fixed temperature and threshold, the rest chosen on the table's validation split."""
+    rows = table[table["split"] == "validation"]
+    labels, logits = rows["label"].to_numpy(dtype=np.int64), rows["logit"].to_numpy()
+    patients = rows["patient_id"].to_numpy(dtype=object) if rows["patient_id"].notna().all() else None
+    calibration = Temperature(temperature=TEMPERATURE)
+    how = choose_calibration(labels, logits, patients, method="auto", seed=0) if len(set(labels)) == 2 else None
+    if len(rows) == 0:
+        return Choices(calibration, POINT, "there is no validation split")
+    abstention = fit_abstention(
+        labels, logits, patients, coverage=coverage, calibration=calibration, threshold=THRESHOLD
+    )
+    levels = {
+        level: choose_level(
+            labels,
+            rows["probability"].to_numpy(),
+            rows[f"{level}_id"].to_numpy(dtype=object),
+            patients,
+            level=level,
+            image_threshold=THRESHOLD,
+            seed=0,
+        )
+        for level in ("slide", "patient")
+        if rows[f"{level}_id"].notna().all() and len(set(labels)) == 2
+    }
+    return Choices(calibration, POINT, abstention, levels, how)
+
+
+_EVALUATED: dict[tuple[object, ...], dict[str, Any]] = {}
+"""What was evaluated already, since many tests change only what is around it."""
 
 
 @dataclass
@@ -58,30 +113,40 @@ class RunBuilder:
     environment: dict[str, Any] = field(default_factory=lambda: json.loads(_ENVIRONMENT))
     config: RunConfig = field(default_factory=lambda: RunConfig(seed=11, train=TrainSettings(epochs=8, patience=3)))
     changes: Mapping[str, Any] = field(default_factory=dict)
+    manifest: pd.DataFrame | None = None
+    prevalence: float | None = None
+    coverage: float = 0.8
     without: Sequence[str] = ()
 
     def metrics(self, table: pd.DataFrame) -> dict[str, Any]:
         splits = [split for split in SPLITS if (table["split"] == split).any()]
         patients = {split: table.loc[table["split"] == split, "patient_id"].nunique() for split in splits}
-        return evaluate_predictions(
-            table,
-            OperatingPoint("balanced", "the highest balanced accuracy on the validation split", THRESHOLD),
-            protocol={
-                "split": self.protocol,
-                "split_sha256": "5" * 64,
-                "seed": 11,
-                "patients": patients if self.with_patients else dict.fromkeys(splits),
-                "images": {split: int((table["split"] == split).sum()) for split in splits},
-            },
-            temperature=TEMPERATURE,
-            resamples=100,
-            seed=0,
-        )
+        protocol = {
+            "split": self.protocol,
+            "split_sha256": "5" * 64,
+            "seed": 11,
+            "patients": patients if self.with_patients else dict.fromkeys(splits),
+            "images": {split: int((table["split"] == split).sum()) for split in splits},
+        }
+        described = "" if self.manifest is None else self.manifest.to_csv()
+        key = (table.to_csv(), json.dumps(protocol), self.prevalence, self.coverage, described)
+        if key not in _EVALUATED:
+            _EVALUATED[key] = evaluate_predictions(
+                table,
+                choices_of(table, coverage=self.coverage),
+                protocol=protocol,
+                settings=EvaluateSettings(resamples=100, prevalence=self.prevalence),
+                seed=0,
+                columns=self.manifest,
+            )
+        return copy.deepcopy(_EVALUATED[key])
 
     def write(self) -> Path:
         """The folder, without its report."""
         self.folder.mkdir(parents=True, exist_ok=True)
         table = self.table if self.with_patients else self.table.assign(patient_id=None)
+        choices = choices_of(table, coverage=self.coverage)
+        table = table.assign(decision=choices.decide(table["probability"].to_numpy()))
         write_predictions(table, self.folder / "predictions.csv")
         texts = {
             "split.csv": table[["path", "patient_id", "label", "split"]].to_csv(index=False),
@@ -123,15 +188,25 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, {name: value or "" for name, value in attrs}, []))
+        self._separate(len(self.elements) - 1)
         if tag not in self._VOID:
             self._open.append(len(self.elements) - 1)
+
+    def _separate(self, index: int) -> None:
+        """Two elements do not run together, unless one is a number in the middle of a sentence."""
+        tag, attributes, _ = self.elements[index]
+        if tag not in ("span", "strong") or "data-figure" not in attributes:
+            self.handle_data(" ")
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, {name: value or "" for name, value in attrs}, []))
 
     def handle_endtag(self, tag: str) -> None:
-        while self._open and self.elements[self._open.pop()][0] != tag:
-            pass
+        while self._open:
+            index = self._open.pop()
+            if self.elements[index][0] == tag:
+                self._separate(index)
+                return
 
     def handle_data(self, data: str) -> None:
         for index in self._open:
@@ -140,9 +215,9 @@ class Page(HTMLParser):
     def find(self, selector: str) -> list[tuple[str, dict[str, str], str]]:
         tag, dot, name = selector.partition(".")
         if selector.startswith("#"):
-            return [(t, a, " ".join(x)) for t, a, x in self.elements if a.get("id") == selector[1:]]
+            return [(t, a, "".join(x)) for t, a, x in self.elements if a.get("id") == selector[1:]]
         return [
-            (t, a, " ".join(x))
+            (t, a, "".join(x))
             for t, a, x in self.elements
             if (not tag or t == tag) and (not dot or name in a.get("class", "").split())
         ]
@@ -159,7 +234,7 @@ class Page(HTMLParser):
             elif tag == "tr":
                 tables[-1].append([])
             elif tag in ("th", "td"):
-                tables[-1][-1].append(" ".join(" ".join(texts).split()))
+                tables[-1][-1].append(" ".join("".join(texts).split()))
         return tables
 
 
@@ -194,7 +269,63 @@ def build_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., RunBuil
 def run(build_run: Callable[..., RunBuilder]) -> Path:
     """A complete run split by patient, with its report; tests only read it."""
     folder = build_run("by-patient").write()
-    write_report(folder, load_image=_patch)
+    write_artefacts(folder, load_image=_patch)
+    return folder
+
+
+def study_blocks(table: pd.DataFrame) -> dict[str, Any]:
+    """The blocks of a cross-validation and of several seeds, as if each test patient were a fold."""
+    rows = table[table["split"] == "test"]
+    folds, values = [], []
+    for number, (_, own) in enumerate(rows.groupby("patient_id")):
+        figures = {
+            "auroc": float(0.8 + 0.01 * number),
+            "brier": float((own["probability"] - own["label"]).pow(2).mean()),
+        }
+        values.append(figures)
+        folds.append({"repeat": 0, "fold": number, "n_images": len(own), "n_patients": 1, "figures": figures})
+    names = ("auroc", "brier")
+    return {
+        "folds": folds,
+        "across_folds": {name: across_folds([each[name] for each in values], test_share=0.1) for name in names},
+        "seeds": {"seeds": [11, 12, 13], "figures": {name: spread([0.8, 0.82, 0.81]) for name in names}},
+    }
+
+
+ELSEWHERE: dict[str, Any] = {
+    "drift": {
+        "score": {"not_applicable": "fewer than two held-out patients"},
+        "inputs": [
+            {
+                "name": "brightness",
+                "training": {"median": 0.61, "q1": 0.5, "q3": 0.7},
+                "here": {"median": 0.42, "q1": 0.33, "q3": 0.55},
+                "ks": 0.41,
+                "shift": -1.3,
+                "p": 0.001,
+                "verdict": "shifted",
+            }
+        ],
+        "text": "The images differ from those of training by more than patients do: brightness (-1.3).",
+    },
+    "recalibration": {
+        "offered": True,
+        "text": "Recalibration would mend the probabilities here.",
+        "command": "clearmargin recalibrate bundle predictions.csv --out mended",
+        "before": {"brier": 0.2, "slope": 0.6, "intercept": -0.4},
+        "after_cv": {"brier": 0.17, "slope": 0.97, "intercept": 0.02},
+    },
+}
+
+
+@pytest.fixture(scope="session")
+def full_run(build_run: Callable[..., RunBuilder]) -> Path:
+    """A run with every block that metrics.json may have: whole patients, slides, groups, folds, seeds, drift."""
+    table = with_slides(simulate(whole=True, images_per_patient=24))
+    manifest = describe(table)
+    changes = study_blocks(table) | ELSEWHERE
+    folder = build_run("full", table=table, manifest=manifest, prevalence=0.01, changes=changes).write()
+    write_artefacts(folder, load_image=_patch)
     return folder
 
 

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from playwright.sync_api import Browser, sync_playwright
 
-from clearmargin.report.html import write_report
+from clearmargin.report.write import write_report
 
 CHROMIUM = Path("/usr/bin/chromium")
 REQUIRED = os.environ.get("CLEARMARGIN_REQUIRE_BROWSER") == "1"

@@ -2,6 +2,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from xml.etree import ElementTree
 
 import matplotlib
@@ -11,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clearmargin.evaluation.calibration import reliability_bins
-from clearmargin.report import plots
+from clearmargin.evaluation.reliability import reliability_bins
+from clearmargin.report import evidence_plots, plots
+from clearmargin.report.svg import Picture
 
 RNG = np.random.default_rng(5)
 LABELS = RNG.integers(0, 2, 400)
@@ -36,16 +38,27 @@ PATIENTS = pd.DataFrame(
         "few": [False, True, False],
     }
 )
-DRAWINGS: Mapping[str, Callable[[], str]] = {
+BINS = reliability_bins(LABELS, PROBABILITIES, n_bins=10).rows()
+DECISION_CURVE = {
+    "threshold": [0.1, 0.5, 0.9],
+    "model": [0.4, 0.2, None],
+    "ci": [[0.3, 0.5], [0.1, 0.3], None],
+    "treat_all": [0.4, 0.0, -4.0],
+}
+RISK_COVERAGE = {"decided": [1.0, 0.5], "error": [0.2, 0.1], "ci": [[0.1, 0.3], None]}
+PICTURES: Mapping[str, Callable[[], Picture]] = {
     "training": lambda: plots.training_curves(HISTORY, kept_epoch=2),
     "roc": lambda: plots.roc(LABELS, PROBABILITIES, threshold=0.4, sensitivity_interval=(0.7, 0.9)),
     "precision_recall": lambda: plots.precision_recall(LABELS, PROBABILITIES, threshold=0.4),
     "confusion": lambda: plots.confusion([[90, 10], [20, 80]]),
-    "reliability": lambda: plots.reliability(reliability_bins(LABELS, PROBABILITIES, n_bins=10)),
+    "reliability": lambda: evidence_plots.reliability(BINS),
+    "decision_curve": lambda: evidence_plots.decision_curve(DECISION_CURVE, threshold=0.4),
+    "risk_coverage": lambda: evidence_plots.risk_coverage(RISK_COVERAGE, point=(0.8, 0.15)),
     "histogram": lambda: plots.probability_histogram(LABELS, PROBABILITIES, threshold=0.4),
     "patient_shares": lambda: plots.patient_shares(PATIENTS),
     "patient_scores": lambda: plots.patient_scores(PATIENTS, column="auroc", label="AUROC", overall=0.8),
 }
+DRAWINGS: Mapping[str, Callable[[], str]] = {name: lambda draw=draw: draw().svg for name, draw in PICTURES.items()}
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -112,7 +125,7 @@ def test_pyplot_and_torch_are_never_imported() -> None:
 
 @pytest.mark.parametrize("threshold", [0.2, 0.4, 0.65])
 def test_the_operating_point_stands_where_sensitivity_and_specificity_say(threshold: float) -> None:
-    root = ElementTree.fromstring(plots.roc(LABELS, PROBABILITIES, threshold=threshold))
+    root = ElementTree.fromstring(plots.roc(LABELS, PROBABILITIES, threshold=threshold).svg)
     frame = {key: float(value) for key, value in next(root.iter(f"{SVG}rect")).items()}
     dots = [dot for dot in root.iter(f"{SVG}use") if "var(--plot-ink" in dot.get("style", "")]
     naive, chosen = (
@@ -128,8 +141,8 @@ def test_the_operating_point_stands_where_sensitivity_and_specificity_say(thresh
         assert place == pytest.approx(expected, abs=1e-3)
 
 
-def texts(svg: str) -> list[str]:
-    return ["".join(node.itertext()) for node in ElementTree.fromstring(svg).iter(f"{SVG}text")]
+def texts(picture: Picture) -> list[str]:
+    return ["".join(node.itertext()) for node in ElementTree.fromstring(picture.svg).iter(f"{SVG}text")]
 
 
 def test_confusion_shows_counts_and_shares_of_each_true_class() -> None:
@@ -169,4 +182,32 @@ def test_the_kept_epoch_is_named() -> None:
 
 def test_a_threshold_above_every_probability_can_be_drawn() -> None:
     for draw in (plots.roc, plots.precision_recall, plots.probability_histogram):
-        assert draw(LABELS, PROBABILITIES, threshold=1.5).startswith("<svg")
+        assert draw(LABELS, PROBABILITIES, threshold=1.5).svg.startswith("<svg")
+
+
+@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("kind", ["svg", "pdf"])
+def test_a_file_is_the_same_each_time_and_has_no_stand_in_for_a_colour(name: str, kind: str, tmp_path: Path) -> None:
+    files = [tmp_path / f"{number}.{kind}" for number in (1, 2)]
+    for file in files:
+        PICTURES[name]().save(file)
+    first, second = (file.read_bytes() for file in files)
+    assert first == second
+    assert not re.search(rb"CreationDate|<dc:date>", first)
+    if kind == "svg":
+        assert not re.search(rb"#0[1-6]0[1-6]0[1-6]|var\(", first)
+        assert b"#a5195f" in first
+    else:
+        assert first.startswith(b"%PDF")
+
+
+def test_a_name_with_letters_that_the_font_lacks_is_saved(tmp_path: Path) -> None:
+    frame = PATIENTS.head(2).assign(patient_id=["患者-01", "$x_1$"])
+    plots.patient_shares(frame).save(tmp_path / "shares.pdf")
+    assert (tmp_path / "shares.pdf").stat().st_size > 1000
+
+
+def test_a_curve_without_any_interval_can_be_drawn() -> None:
+    curve = DECISION_CURVE | {"ci": [None] * 3}
+    assert evidence_plots.decision_curve(curve, threshold=0.4).svg
+    assert evidence_plots.risk_coverage(RISK_COVERAGE | {"ci": [None, None]}, point=None).svg

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -39,7 +40,9 @@ def test_a_written_figure_is_within_half_a_digit_of_the_true_one(value: float, d
     ],
 )
 def test_every_form_of_a_figure_is_read_and_none_is_made_up(values: dict[str, object], expected: Figure) -> None:
-    assert read_figure(values, "auroc") == expected
+    found = read_figure(values, "auroc", place="test.image")
+    assert replace(found, place="") == expected
+    assert found.place == "test.image.auroc"
 
 
 def test_what_is_not_there_is_a_dash() -> None:

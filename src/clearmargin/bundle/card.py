@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from clearmargin.bundle.schema import ModelFile
+from clearmargin.decision import Beta, Calibration, Level, Platt, Temperature
+from clearmargin.types import LEVELS, OperatingPoint
 
 _FIGURES = {
     "auroc": "AUROC",
@@ -16,8 +19,11 @@ _FIGURES = {
     "npv": "NPV",
     "brier": "Brier score",
     "ece": "ECE",
+    "calibration_slope": "calibration slope",
+    "calibration_intercept": "calibration intercept",
 }
-
+_SINCE_SLOPE = ("calibration_slope", "calibration_intercept")
+"""Figures that bundles of earlier versions do not have."""
 
 _CONTENT = {
     None: "images like those it was trained on, whose kind is not recorded",
@@ -25,6 +31,11 @@ _CONTENT = {
     "mammogram": "whole mammograms",
     "ultrasound": "whole ultrasound images",
     "lesion": "crops around one lesion each, not whole images",
+}
+_POOLING = {
+    "mean": "the mean probability of its images",
+    "noisy_or": "one minus the product of its images' probabilities of benign",
+    "learned": "a weighting of the mean and of the highest tenth of its images, fitted on validation",
 }
 
 
@@ -44,25 +55,31 @@ def model_card(model: ModelFile) -> str:
 {stamp}
 ## The model
 
-- Architecture: `{model.architecture.name}`, {model.architecture.parameters:,} parameters
+- Architecture: {_architecture(model)}
 - Recipe: `{lineage.recipe}`, seed {lineage.seed}
 - Input: {size}; others are fitted by `{spec.fit}` (padding {spec.padding}, interpolation {spec.interpolation}),
   and 16-bit values are scaled by the range of their container
 - Made for: {_CONTENT[model.content]}
-- Output: the logit of *malignant*; probability = sigmoid(logit / {model.temperature:.4f})
-- Decision: malignant when the probability is at or above {point.threshold:.4f}
-- Operating point: `{point.name}`, {point.rule}
+- Output: the logit of *malignant*; probability = {_calibration(model.calibrated_by)}
+
+## How it decides
+
+- Malignant when the probability is at or above {point.threshold:.4f}, otherwise benign
+- Operating point: `{point.name}`, {point.rule}{_achieved(point)}
+- {_abstention(model)}
+{_levels(model)}
 
 ## The evidence
 
-Split by **{lineage.split}**. Figures of the test part; 95 % intervals resample {_resampled(lineage.metrics)}:
+{_evaluated(model)} 95 % intervals are over {_resampled(lineage.metrics)}:
 
 {_figures(lineage.metrics)}
 
 ## Limits
 
 - The figures hold for patients, scanners and stains like those of the training data, and for images prepared alike.
-- The model does not say "I cannot tell" and refuses no image for its look: check what goes in.
+- PPV and NPV hold where as many images are malignant as there.
+- {_refusal(model)}
 - A probability of one image says nothing about the whole breast.
 
 ## Lineage
@@ -74,7 +91,78 @@ Split by **{lineage.split}**. Figures of the test part; 95 % intervals resample 
 """
 
 
-def _figures(metrics: dict[str, Any]) -> str:
+def _architecture(model: ModelFile) -> str:
+    one = f"`{model.architecture.name}`, {model.architecture.parameters:,} parameters"
+    networks = model.architecture.ensemble
+    return f"the mean logit of {networks} networks, each {one}" if networks > 1 else one
+
+
+def _calibration(calibration: Calibration) -> str:
+    if isinstance(calibration, Temperature):
+        return f"sigmoid(logit / {calibration.temperature:.4f})"
+    if isinstance(calibration, Platt):
+        return f"sigmoid({calibration.slope:.4f} × logit {_added(calibration.intercept)}), by Platt scaling"
+    if isinstance(calibration, Beta):
+        terms = f"{calibration.a:.4f} × ln p {_added(-calibration.b)} × ln(1 − p) {_added(calibration.c)}"
+        return f"sigmoid({terms}) with p = sigmoid(logit), by beta calibration"
+    return f"linear between {len(calibration.logits)} knots, by isotonic regression"
+
+
+def _added(value: float) -> str:
+    return f"{'−' if value < 0 else '+'} {abs(value):.4f}"
+
+
+def _achieved(point: OperatingPoint) -> str:
+    figures = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in point.achieved.items())
+    return f"; on {point.chosen_on}, where it was chosen: {figures}" if figures else ""
+
+
+def _abstention(model: ModelFile) -> str:
+    region = model.conformal
+    if region is None:
+        return f"It never answers *cannot tell*: {model.no_abstention or 'no region of abstention was fitted'}"
+    promise = (
+        f"promised coverage {region.coverage:g}: for a new {region.unit} like the {region.n_units:,} that it was "
+        "fitted on, at least that share of the images is answered rightly or withheld, on average"
+    )
+    if region.between is None:
+        return f"Answers benign or malignant, since the promise holds without *cannot tell*; {promise}"
+    low, high = region.between
+    return f"Answers benign, malignant or *cannot tell* (probabilities from {low:.4f} to {high:.4f}); {promise}"
+
+
+def _levels(model: ModelFile) -> str:
+    lines = []
+    for name in LEVELS:
+        if name in model.levels:
+            lines.append(f"- A {name}: {_level(model.levels[name])}")
+        elif name in model.no_levels:
+            lines.append(f"- A {name} is not decided: {model.no_levels[name]}")
+    return "\n".join(lines) or "- It decides images, not slides or patients"
+
+
+def _level(level: Level) -> str:
+    pooling = level.pooling
+    pooled = f"the mean of its {pooling.k} highest probabilities" if pooling.k else _POOLING[pooling.method]
+    mapped = "" if level.calibration == Temperature() else ", calibrated by Platt scaling of its logit"
+    reason = f" ({level.reason})" if level.reason else ""
+    return f"{pooled}{mapped}; malignant at or above {level.threshold:.4f}{reason}"
+
+
+def _evaluated(model: ModelFile) -> str:
+    lineage = model.lineage
+    if lineage.folds:
+        return f"Split by **{lineage.split}** into {lineage.folds} folds. Figures of each network on its own test fold;"
+    return f"Split by **{lineage.split}**. Figures of the test part;"
+
+
+def _refusal(model: ModelFile) -> str:
+    if model.conformal is None:
+        return 'The model does not say "I cannot tell" and refuses no image for its look: check what goes in.'
+    return "It refuses no image for its look, and *cannot tell* is no guard against images of another kind."
+
+
+def _figures(metrics: Mapping[str, Any]) -> str:
     lines = [
         f"{metrics['n_images']:,} images of {_patients(metrics['n_patients'])}.",
         "",
@@ -82,6 +170,8 @@ def _figures(metrics: dict[str, Any]) -> str:
     ]
     lines.append("|---|---|---|")
     for key, name in _FIGURES.items():
+        if key in _SINCE_SLOPE and key not in metrics:
+            continue
         figure = metrics[key]
         if figure["value"] is None:
             lines.append(f"| {name} | not defined: {figure['reason']} | |")
@@ -93,7 +183,7 @@ def _figures(metrics: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _resampled(metrics: dict[str, Any]) -> str:
+def _resampled(metrics: Mapping[str, Any]) -> str:
     return "images, because no patient is known" if metrics["n_patients"] is None else "patients"
 
 

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from clearmargin.decision import Abstention, Beta, Calibration, Isotonic, Level, Platt, Temperature, decide
 from clearmargin.errors import BundleError
 from clearmargin.images.preprocess import Preprocessing
-from clearmargin.types import INTENDED_USE, LABEL_NAMES, Content, OperatingPoint
+from clearmargin.reference import Reference
+from clearmargin.types import INTENDED_USE, LABEL_NAMES, Content, LevelName, OperatingPoint
 
 SCHEMA = 1
+_LONGEST = 200
+"""Characters of a hostile file that a message repeats."""
 
 
 class _Part(BaseModel):
@@ -20,6 +26,17 @@ class _Part(BaseModel):
 class Architecture(_Part):
     name: str
     parameters: Annotated[int, Field(ge=0)]
+    ensemble: Annotated[int, Field(ge=1, le=100)] = 1
+    """How many networks of this name there are; the model's logit is the mean of theirs."""
+
+
+class Recalibration(_Part):
+    """Other images than those of training, on which calibration, threshold, abstention and pooling were chosen."""
+
+    created: str
+    data_sha256: str
+    images: Annotated[int, Field(ge=1)]
+    patients: Annotated[int, Field(ge=1)] | None
 
 
 class Lineage(_Part):
@@ -30,6 +47,8 @@ class Lineage(_Part):
     recipe: str
     seed: int
     split: Literal["patient", "image", "official"]
+    folds: Annotated[int, Field(ge=0)] = 0
+    """Of a cross-validation: the figures are those of its networks, each on the fold that it has not seen."""
     stamp: str | None = None
     """Says so when the figures are optimistic."""
     data_sha256: str
@@ -38,6 +57,8 @@ class Lineage(_Part):
     metrics: dict[str, Any]
     """Figures of the test part at the stored operating point: value and 95 % interval."""
     libraries: dict[str, str]
+    recalibrated: Recalibration | None = None
+    """On what the decisions were chosen anew, if they were; `metrics` are then those from before."""
 
 
 class ModelFile(_Part):
@@ -48,12 +69,23 @@ class ModelFile(_Part):
     preprocessing: Preprocessing
     labels: tuple[str, str] = LABEL_NAMES
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    """1 where another method calibrates."""
+    calibration: Annotated[Platt | Beta | Isotonic, Field(discriminator="method")] | None = None
+    """The method, where it is not the temperature."""
     operating_points: dict[str, OperatingPoint]
     operating_point: str
     content: Content | None = None
     """What the training images show; None where their source does not know."""
-    conformal: None = None
-    """Thresholds of abstention; none are fitted yet, so every decision is benign or malignant."""
+    conformal: Abstention | None = None
+    """Where the decision is withheld; None where every decision is benign or malignant."""
+    no_abstention: str | None = None
+    """Why `conformal` is None."""
+    levels: dict[LevelName, Level] = {}
+    """How slides and patients are decided, where they have one label each."""
+    no_levels: dict[LevelName, str] = {}
+    """Why a level is not among them."""
+    reference: Reference | None = None
+    """What the training images look like, to tell when others do not."""
     input_gate: None = None
     """Statistics of the training images; none are kept yet, so no input is refused for its look."""
     lineage: Lineage
@@ -67,6 +99,8 @@ class ModelFile(_Part):
             raise ValueError(f"operating_point '{self.operating_point}' is not one of operating_points")
         if self.labels != LABEL_NAMES:
             raise ValueError(f"labels must be {LABEL_NAMES}")
+        if self.calibration is not None and self.temperature != 1:
+            raise ValueError("temperature must be 1 where another method calibrates")
         if not all(0 < point.threshold <= 1 for point in self.operating_points.values()):
             raise ValueError("a threshold is not in (0, 1]")
         return self
@@ -75,6 +109,16 @@ class ModelFile(_Part):
     def decision_point(self) -> OperatingPoint:
         """The operating point that decides."""
         return self.operating_points[self.operating_point]
+
+    @property
+    def calibrated_by(self) -> Calibration:
+        """How a logit becomes a probability."""
+        return self.calibration or Temperature(temperature=self.temperature)
+
+    def decide(self, probabilities: NDArray[np.floating]) -> NDArray[np.str_]:
+        """`benign`, `malignant` or `abstain` for each calibrated probability (N,), as this model decides."""
+        between = self.conformal.between if self.conformal else None
+        return decide(probabilities, self.decision_point.threshold, abstain_between=between)
 
     def to_json(self) -> str:
         """The text of model.json."""
@@ -91,13 +135,13 @@ def parse_model_file(text: bytes, name: str) -> ModelFile:
         model = ModelFile.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        where = ".".join(str(part) for part in first["loc"])[:_LONGEST] or "the file"
         if where == "schema":
             raise BundleError(
                 f"{name}: schema {first['input']!r:.50} is not one that this version reads (it reads {SCHEMA}). "
                 "Use the version of clearmargin that wrote the bundle, or a newer one."
             ) from None
-        raise BundleError(f"{name}: {where}: {first['msg']}. The bundle is damaged; make it anew.") from None
+        raise BundleError(f"{name}: {where}: {first['msg'][:_LONGEST]}. The bundle is damaged; make it anew.") from None
     if "schema_version" not in model.model_fields_set:
         raise BundleError(f"{name}: schema: the version is missing. The bundle is damaged; make it anew.")
     return model

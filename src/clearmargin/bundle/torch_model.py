@@ -9,6 +9,7 @@ from clearmargin.bundle.read import Bundle
 from clearmargin.errors import BundleError, UsageError
 from clearmargin.models import build_model
 from clearmargin.models.contract import Classifier
+from clearmargin.models.ensemble import Ensemble
 
 
 def load_torch_model(bundle: Bundle) -> Classifier:
@@ -17,12 +18,16 @@ def load_torch_model(bundle: Bundle) -> Classifier:
     Raises:
         BundleError: model.json names an architecture that this version has not, or the weights do not fit it.
     """
+    architecture = bundle.model.architecture
     try:
-        model = build_model(bundle.model.architecture.name, bundle.model.preprocessing.shape)
+        networks = [
+            build_model(architecture.name, bundle.model.preprocessing.shape) for _ in range(architecture.ensemble)
+        ]
     except UsageError as error:
         raise BundleError(
             f"{bundle.folder}: {error} Use the version of clearmargin that wrote the bundle, or a newer one."
         ) from None
+    model = networks[0] if len(networks) == 1 else Ensemble(networks)
     try:
         model.load_state_dict(safetensors.torch.load(bundle.read("weights.safetensors")))
     except (RuntimeError, SafetensorError) as error:

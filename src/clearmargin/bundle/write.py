@@ -11,7 +11,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from clearmargin.bundle.card import model_card
-from clearmargin.bundle.read import REQUIRED, SUMS
+from clearmargin.bundle.read import REQUIRED, SUMS, Bundle
 from clearmargin.bundle.schema import ModelFile
 from clearmargin.errors import UsageError
 
@@ -22,10 +22,25 @@ def write_bundle(folder: Path, model_file: ModelFile, *, weights: Mapping[str, T
     Raises:
         UsageError: something else is at `folder`.
     """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    _write_files(folder, model_file, weights=save(tensors), onnx=onnx)
+
+
+def rewrite_bundle(bundle: Bundle, folder: Path, model_file: ModelFile | None = None) -> None:
+    """Writes a bundle with the same network into another folder, under another model.json if one is given.
+
+    Raises:
+        UsageError: something else than a bundle is at `folder`.
+    """
+    weights, onnx = bundle.read("weights.safetensors"), bundle.read("model.onnx")
+    _write_files(folder, model_file or bundle.model, weights=weights, onnx=onnx)
+
+
+def _write_files(folder: Path, model_file: ModelFile, *, weights: bytes, onnx: bytes) -> None:
     _check_replaceable(folder)
     contents = {
         "model.json": model_file.to_json().encode(),
-        "weights.safetensors": save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}),
+        "weights.safetensors": weights,
         "model.onnx": onnx,
         "MODEL_CARD.md": model_card(model_file).encode(),
     }

@@ -18,8 +18,12 @@ from typing import Any
 import typer
 
 from clearmargin.cli.audit import audit
+from clearmargin.cli.calibrate import calibrate
+from clearmargin.cli.compare import compare
 from clearmargin.cli.demo import demo
 from clearmargin.cli.download import download
+from clearmargin.cli.evaluate import evaluate
+from clearmargin.cli.optimism import optimism
 from clearmargin.cli.predict import predict
 from clearmargin.cli.report import report
 from clearmargin.cli.split import split
@@ -32,8 +36,12 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "audit": audit,
     "split": split,
     "train": train,
+    "evaluate": evaluate,
     "predict": predict,
     "report": report,
+    "compare": compare,
+    "optimism": optimism,
+    "calibrate": calibrate,
     "download": download,
 }
 

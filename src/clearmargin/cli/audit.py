@@ -9,26 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clearmargin.cli.options import (
-    AsJson,
-    Data,
-    Exclude,
-    Frame,
-    Labels,
-    Magnification,
-    Normal,
-    PatientRegex,
-    Pseudonymise,
-    SourceName,
-    Tolerance,
-    View,
-    parse_magnification,
-)
+from clearmargin.cli.options import AsJson, Data, with_image_options
 
 if TYPE_CHECKING:
     from clearmargin.data.audit import Audit
 
 
+@with_image_options
 def audit(
     data: Data,
     as_json: AsJson = False,
@@ -36,16 +23,8 @@ def audit(
         Path | None, typer.Option("--html", metavar="FILE", help="Write a page with pictures of what was found.")
     ] = None,
     fix_list: Annotated[Path | None, typer.Option(help="Write the paths to leave out, for --exclude.")] = None,
-    patient_regex: PatientRegex = None,
-    source: SourceName = None,
-    exclude: Exclude = None,
-    tolerance: Tolerance = None,
-    labels: Labels = None,
-    view: View = None,
-    normal: Normal = None,
-    magnification: Magnification = None,
-    frame: Frame = None,
-    pseudonymise: Pseudonymise = False,
+    *,
+    images: dict[str, Any],
 ) -> None:
     """List everything that is wrong with the images; exit code 3 when something blocks."""
     import json
@@ -64,17 +43,8 @@ def audit(
     listener = build_listener()
     result = api.audit(
         data,
-        source=source,
-        patient_regex=patient_regex,
-        exclude=exclude,
-        tolerance=tolerance,
-        labels=labels,
-        view=view,
-        normal=normal,
-        magnification=parse_magnification(magnification),
-        frame=frame,
-        pseudonymise=pseudonymise,
         listener=listener,
+        **images,
     )
     values = result.to_dict()
     if fix_list is not None:

@@ -2,37 +2,83 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
 from clearmargin.errors import UsageError
 
+Result = TypeVar("Result")
+
 Data = Annotated[
     Path, typer.Argument(help="A folder of images, a .zip of one, an .npz, or a CSV or Parquet file with path,label.")
 ]
-SourceName = Annotated[str | None, typer.Option(help="The layout of DATA; recognised when not given.")]
-PatientRegex = Annotated[
-    str | None, typer.Option(metavar="RE", help="Takes the patient from each path: its group 'patient', or the first.")
+IMAGE_OPTIONS: dict[str, tuple[Any, Any]] = {
+    "patient_regex": (
+        Annotated[
+            str | None,
+            typer.Option(metavar="RE", help="Takes the patient from each path: its group 'patient', or the first."),
+        ],
+        None,
+    ),
+    "source": (Annotated[str | None, typer.Option(help="The layout of DATA; recognised when not given.")], None),
+    "exclude": (Annotated[Path | None, typer.Option(help="A text file with one path a line to leave out.")], None),
+    "tolerance": (
+        Annotated[float | None, typer.Option(help="Share of unusable files to go on without; 0.01 by default.")],
+        None,
+    ),
+    "labels": (
+        Annotated[
+            Path | None,
+            typer.Option(help="Of DICOM folders: a CSV with labels by StudyInstanceUID, SOPInstanceUID or path."),
+        ],
+        None,
+    ),
+    "view": (
+        Annotated[
+            Literal["full", "crop"] | None,
+            typer.Option(help="Full images, or a crop around each lesion; full by default."),
+        ],
+        None,
+    ),
+    "normal": (
+        Annotated[
+            Literal["exclude", "benign"] | None, typer.Option(help="Images without any lesion; excluded by default.")
+        ],
+        None,
+    ),
+    "magnification": (
+        Annotated[
+            str | None,
+            typer.Option(metavar="40,100,…", help="Of BreaKHis: magnifications to take; all by default."),
+        ],
+        None,
+    ),
+    "frame": (
+        Annotated[int | None, typer.Option(help="Of DICOM files with several frames: the one to take, from 1.")],
+        None,
+    ),
+    "pseudonymise": (
+        Annotated[bool, typer.Option("--pseudonymise", help="Patient ids, slide ids and paths leave as keyed hashes.")],
+        False,
+    ),
+}
+"""Which images of DATA are meant: the type and default of each option, see `api.ImageOptions`."""
+Frame = IMAGE_OPTIONS["frame"][0]
+Coverage = Annotated[
+    float | None,
+    typer.Option(
+        help="Share of images answered rightly, 'cannot tell' counted as right; 0.9 by default, 0 decides all."
+    ),
 ]
-Exclude = Annotated[Path | None, typer.Option(help="A text file with one path a line to leave out.")]
-Tolerance = Annotated[float | None, typer.Option(help="Share of unusable files to go on without; 0.01 by default.")]
-Labels = Annotated[
-    Path | None, typer.Option(help="Of DICOM folders: a CSV with labels by StudyInstanceUID, SOPInstanceUID or path.")
+Prevalence = Annotated[
+    float | None, typer.Option(help="Also PPV and NPV where so large a share of images is malignant, say 0.01.")
 ]
-View = Annotated[
-    Literal["full", "crop"] | None, typer.Option(help="Full images, or a crop around each lesion; full by default.")
-]
-Normal = Annotated[
-    Literal["exclude", "benign"] | None, typer.Option(help="Images without any lesion; excluded by default.")
-]
-Magnification = Annotated[
-    str | None, typer.Option(metavar="40,100,…", help="Of BreaKHis: the magnifications to take; all by default.")
-]
-Frame = Annotated[int | None, typer.Option(help="Of DICOM files with several frames: the one to take, from 1.")]
-Pseudonymise = Annotated[
-    bool, typer.Option("--pseudonymise", help="Patient ids, slide ids and paths leave as keyed hashes.")
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other setting; see docs/settings.md.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
@@ -51,3 +97,24 @@ def parse_magnification(text: str | None) -> tuple[int, ...]:
     if not all(word.isdecimal() for word in words):
         raise UsageError(f"--magnification {text}: write whole numbers, for example 40,100.")
     return tuple(map(int, words))
+
+
+def with_image_options(command: Callable[..., Result]) -> Callable[..., Result]:
+    """The command with IMAGE_OPTIONS among its options, which it receives as one dictionary, `images`."""
+    signature = inspect.signature(command, eval_str=True)
+    own = [parameter for name, parameter in signature.parameters.items() if name != "images"]
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+        for name, (kind, default) in IMAGE_OPTIONS.items()
+    ]
+
+    def gathered(**given: Any) -> Result:
+        images = {name: given.pop(name) for name in IMAGE_OPTIONS}
+        images["magnification"] = parse_magnification(images["magnification"])
+        return command(**given, images=images)
+
+    gathered.__name__, gathered.__doc__ = command.__name__, command.__doc__
+    parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own] + added
+    gathered.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    gathered.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return gathered

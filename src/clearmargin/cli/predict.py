@@ -8,7 +8,7 @@ import itertools
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -18,7 +18,8 @@ from clearmargin.cli.options import Frame
 from clearmargin.errors import counted, one_line
 
 if TYPE_CHECKING:
-    from clearmargin.types import Prediction, Record
+    from clearmargin.bundle.schema import ModelFile
+    from clearmargin.types import PooledPrediction, Prediction, Record
 
 
 _CROPS_ONLY = (
@@ -35,6 +36,9 @@ def predict(
     output: Annotated[
         Literal["table", "json", "csv"], typer.Option("--format", help="json is one object a line.")
     ] = "table",
+    level: Annotated[
+        Literal["image", "slide", "patient"], typer.Option(help="What is decided: each image, slide or patient.")
+    ] = "image",
     frame: Frame = None,
 ) -> None:
     """Decide on images with a trained bundle; exit code 5 when every input was refused."""
@@ -47,7 +51,6 @@ def predict(
     if predictor.bundle.model.content == "lesion":
         print(f"Note: {_CROPS_ONLY}", file=sys.stderr)
     total, refused = 0, 0
-    write = {"table": _write_table, "json": _write_json, "csv": _write_csv}[output]
 
     def watched() -> Iterator[Prediction]:
         nonlocal total, refused
@@ -56,15 +59,31 @@ def predict(
             refused += prediction.decision == "refused"
             yield prediction
 
-    write(watched())
+    if level == "image":
+        {"table": _write_table, "json": _write_json, "csv": _write_csv}[output](watched())
+    else:
+        _write_pooled(predictor.pool(watched(), level), output)
     if output == "table":
-        point = predictor.bundle.model.decision_point
-        print(f"Malignant at or above {point.threshold:.4f} ({point.name}).", file=sys.stderr)
+        print(_rule(predictor.bundle.model, level), file=sys.stderr)
     if refused:
         were = "was" if refused == 1 else "were"
         print(f"{refused:,} of {total:,} images {were} refused, each with its reason.", file=sys.stderr)
     if refused == total:
         raise AllRefused(f"every input was refused ({total:,} in all); see the reasons above.")
+
+
+def _rule(model: ModelFile, level: Literal["image", "slide", "patient"]) -> str:
+    """How the decisions above were made, one line."""
+    if level != "image":
+        rule = model.levels[level]
+        pooling = rule.pooling.method.replace("_", " ")
+        return f"Malignant at or above {rule.threshold:.4f} (pooled by {pooling})."
+    point, promise = model.decision_point, model.conformal
+    text = f"Malignant at or above {point.threshold:.4f} ({point.name})"
+    if promise is None or promise.between is None:
+        return f"{text}."
+    low, high = promise.between
+    return f"{text}; cannot tell from {low:.4f} to {high:.4f} (promised coverage {promise.coverage:g})."
 
 
 def find_records(paths: Iterable[str], *, frame: int | None = None) -> list[Record]:
@@ -177,6 +196,24 @@ def _manifest_records(path: Path) -> list[Record]:
     if not rows:
         raise DataError(f"{path}: the manifest has no rows.")
     return list(records_of_rows(rows, where=str(path), folder=path.parent, first_line=2))
+
+
+def _write_pooled(predictions: Sequence[PooledPrediction], output: Literal["table", "json", "csv"]) -> None:
+    from clearmargin.predict.pooled import POOLED_KEYS, pooled_row
+
+    if output == "json":
+        for prediction in predictions:
+            sys.stdout.write(json.dumps(pooled_row(prediction)) + "\n")
+    elif output == "csv":
+        writer = csv.DictWriter(sys.stdout, POOLED_KEYS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(map(pooled_row, predictions))
+    else:
+        print(f"{'decision':<10} {'probability':>11} {'images':>7}  patient, slide")
+        for prediction in predictions:
+            chance = "-" if prediction.probability is None else f"{prediction.probability:.4f}"
+            names = ", ".join(one_line(name) for name in (prediction.patient_id, prediction.slide_id) if name)
+            print(f"{prediction.decision:<10} {chance:>11} {prediction.n_images:>7,}  {names or '-'}")
 
 
 def _write_json(predictions: Iterable[Prediction]) -> None:

@@ -23,7 +23,9 @@ _STAGES = {
     "pack": "Packing",
     "train": "Training",
     "export": "Exporting to ONNX",
+    "predict": "Predicting",
     "evaluate": "Evaluating",
+    "compare models": "Comparing models",
     "report": "Writing the report",
 }
 _IN_BYTES = ("download", "verify")

@@ -1,22 +1,45 @@
-"""`clearmargin report`: the report of a finished run, built anew."""
+"""`clearmargin report`: the report of a finished run, built anew, and the same as text for a paper."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 
-def report(run: Annotated[Path, typer.Argument(help="A finished run folder.")]) -> None:
-    """Build report.html anew from the files of a run."""
+def report(
+    run: Annotated[Path, typer.Argument(help="A finished run folder.")],
+    form: Annotated[
+        Literal["html", "markdown", "latex-table"],
+        typer.Option(
+            "--format",
+            help="html: report.html, checklists/ and figures/. markdown: report.md and figures/. "
+            "latex-table: table.tex with the headline figures.",
+        ),
+    ] = "html",
+    figures: Annotated[
+        Path | None, typer.Option(help="Where the figures go, as SVG and PDF. Default: RUN/figures.")
+    ] = None,
+) -> None:
+    """Build report.html, the reporting checklists and the figures anew from the files of a run."""
     from clearmargin.bundle.read import read_bundle
     from clearmargin.errors import DataError
     from clearmargin.files import disk_errors
-    from clearmargin.report.html import write_report
+    from clearmargin.images.preprocess import Preprocessing
+    from clearmargin.report.write import write_artefacts, write_forms
 
     if not (run / "run.json").is_file():
         raise DataError(f"{run}: not a finished run (no run.json). Finish it with train --resume.")
-    preprocessing = read_bundle(run).model.preprocessing
     with disk_errors(run):
-        print(write_report(run, load_image=preprocessing.read))
+        if form == "html":
+            # Predictions of other software come without a bundle.
+            shown = read_bundle(run).model.preprocessing if (run / "bundle").is_dir() else Preprocessing.for_display()
+            written = write_artefacts(run, load_image=shown.read, figures=figures)
+        else:
+            written = write_forms(run, form, figures=figures)
+    for path in written:
+        if path.parent in (run, run / "checklists"):
+            print(path)
+    if any(path.suffix == ".pdf" for path in written):
+        print(figures or run / "figures")

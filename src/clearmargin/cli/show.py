@@ -51,21 +51,50 @@ def run_summary(folder: Path, metrics: Mapping[str, Any]) -> str:
     if protocol.get("stamp"):
         lines += [f"*** {protocol['stamp']} ***", ""]
     lines += [
-        f"Test: {image['n_images']:,} images, {patients}, split by {protocol['split']}",
+        f"Test: {image['n_images']:,} images, {patients}, {_how_tested(protocol)}",
         "",
         f"{'':<20} {'value':>7}   95 % interval",
     ]
     lines += [f"{name:<20} {_figure(image[key])}" for key, name in _FIGURES.items()]
+    if "across_folds" in metrics:
+        mean, n = metrics["across_folds"]["auroc"], len(metrics["folds"])
+        lines += ["", f"AUROC over {n} folds: {_figure({**mean, 'value': mean['mean']}).strip()} (Nadeau-Bengio)"]
+    if "seeds" in metrics:
+        found, n = metrics["seeds"]["figures"]["auroc"], len(metrics["seeds"]["seeds"])
+        lines += [
+            "",
+            f"AUROC of {n} seeds: {found['min']:.3f} to {found['max']:.3f}, beside the interval over patients",
+        ]
     point = metrics["operating_point"]
+    lines += ["", f"Malignant at or above {point['threshold']:.3f} ({point['name']}, chosen on {point['chosen_on']})."]
+    lines += [_withheld(metrics)]
+    lines += [f"\n{metrics[name]['text']}" for name in ("drift", "recalibration") if name in metrics]
     lines += [
-        "",
-        f"Malignant at or above {point['threshold']:.3f} ({point['name']}, chosen on validation).",
         "",
         f"report   {folder / 'report.html'}",
         f"bundle   {folder / 'bundle'}",
         f"next     clearmargin predict {shlex.quote(str(folder))} IMAGES",
     ]
     return "\n".join(lines)
+
+
+def _how_tested(protocol: Mapping[str, Any]) -> str:
+    if protocol["split"] == "external":
+        return "by a finished model"
+    folds = f", each in one of {protocol['folds']} folds" if protocol.get("folds") else ""
+    return f"split by {protocol['split']}{folds}"
+
+
+def _withheld(metrics: Mapping[str, Any]) -> str:
+    block = metrics["test"].get("abstention", {})
+    if "deferred" not in block:
+        return f"It always decides: {block.get('not_applicable', 'no abstention was fitted')}."
+    covered, deferred, wrong = (block[name]["value"] for name in ("covered", "deferred", "error_decided"))
+    error = "none is decided" if wrong is None else f"of the others {wrong:.1%} are wrong"
+    return (
+        f"It cannot tell of {deferred:.1%} of the images; {error}. Covered {covered:.1%}, "
+        f"promised {block['coverage']:.0%}."
+    )
 
 
 def terminal_width() -> int:

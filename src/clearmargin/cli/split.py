@@ -4,28 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from clearmargin.cli.options import (
-    Data,
-    Exclude,
-    Frame,
-    Labels,
-    Magnification,
-    Normal,
-    PatientRegex,
-    Pseudonymise,
-    SourceName,
-    Tolerance,
-    View,
-    parse_magnification,
-)
+from clearmargin.cli.options import Data, with_image_options
 
 _HEADERS = ("path,patient_id,label,split", "path,patient_id,label,fold")
 
 
+@with_image_options
 def split(
     data: Data,
     out: Annotated[Path, typer.Option(help="The CSV to write.")],
@@ -34,16 +22,8 @@ def split(
     folds: Annotated[int | None, typer.Option(help="Cross-validation folds instead of three parts.")] = None,
     official: Annotated[bool, typer.Option("--official", help="The split that comes with the data.")] = False,
     seed: Annotated[int, typer.Option(help="The same seed and data give the same split.")] = 0,
-    patient_regex: PatientRegex = None,
-    source: SourceName = None,
-    exclude: Exclude = None,
-    tolerance: Tolerance = None,
-    labels: Labels = None,
-    view: View = None,
-    normal: Normal = None,
-    magnification: Magnification = None,
-    frame: Frame = None,
-    pseudonymise: Pseudonymise = False,
+    *,
+    images: dict[str, Any],
 ) -> None:
     """Write a stratified split by patient, the official one, or folds."""
     from clearmargin import api
@@ -64,17 +44,8 @@ def split(
         folds=folds,
         official=official,
         seed=seed,
-        source=source,
-        patient_regex=patient_regex,
-        exclude=exclude,
-        tolerance=tolerance,
-        labels=labels,
-        view=view,
-        normal=normal,
-        magnification=parse_magnification(magnification),
-        frame=frame,
-        pseudonymise=pseudonymise,
         listener=build_listener(),
+        **images,
     )
     with disk_errors(out):
         make_folder(out.parent)

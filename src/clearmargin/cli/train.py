@@ -9,22 +9,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from clearmargin.cli.options import (
-    Data,
-    Exclude,
-    Frame,
-    Labels,
-    Magnification,
-    Normal,
-    PatientRegex,
-    Pseudonymise,
-    SourceName,
-    Tolerance,
-    View,
-    parse_magnification,
-)
+from clearmargin.cli.options import Coverage, Data, Prevalence, Settings, with_image_options
 
 
+@with_image_options
 def train(
     data: Data,
     out: Annotated[Path, typer.Option(help="The run folder to make.")],
@@ -34,24 +22,21 @@ def train(
     split: Annotated[Path | None, typer.Option(help="A CSV with path (or patient_id) and split to use.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Number of epochs, instead of the recipe's.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of split, weights and batches.")] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other setting; see docs/settings.md.")
+    folds: Annotated[int | None, typer.Option(help="Cross-validate: each patient is tested once.")] = None,
+    repeats: Annotated[
+        int | None, typer.Option(help="How often to cross-validate, with other folds each time.")
     ] = None,
+    seeds: Annotated[int | None, typer.Option(help="Train so many networks on the split, to see their spread.")] = None,
+    coverage: Coverage = None,
+    prevalence: Prevalence = None,
+    settings: Settings = None,
     target_sensitivity: Annotated[
         float | None, typer.Option(help="Choose the threshold that reaches this sensitivity on validation.")
     ] = None,
-    patient_regex: PatientRegex = None,
-    source: SourceName = None,
-    exclude: Exclude = None,
-    tolerance: Tolerance = None,
-    labels: Labels = None,
-    view: View = None,
-    normal: Normal = None,
-    magnification: Magnification = None,
-    frame: Frame = None,
-    pseudonymise: Pseudonymise = False,
     deterministic: Annotated[bool, typer.Option("--deterministic", help="Bit for bit the same each time.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    *,
+    images: dict[str, Any],
 ) -> None:
     """Audit, split by patient, train, evaluate, export and report, into one run folder."""
     from clearmargin import api
@@ -71,20 +56,16 @@ def train(
         split=split,
         epochs=epochs,
         seed=seed,
+        folds=folds,
+        repeats=repeats,
+        seeds=seeds,
+        coverage=coverage,
+        prevalence=prevalence,
         settings=changes,
-        source=source,
-        patient_regex=patient_regex,
-        exclude=exclude,
-        tolerance=tolerance,
-        labels=labels,
-        view=view,
-        normal=normal,
-        magnification=parse_magnification(magnification),
-        frame=frame,
-        pseudonymise=pseudonymise,
         deterministic=True if deterministic else None,
         resume=resume,
         command=shlex.join(["clearmargin", *sys.argv[1:]]),
         listener=build_listener(),
+        **images,
     )
     print(run_summary(run.folder, run.metrics))

@@ -24,7 +24,18 @@ from clearmargin.images.archive import has_member
 from clearmargin.images.place import file_of, split_archive
 from clearmargin.types import MANIFEST_COLUMNS, Content, Finding
 
-_TEXT = ("path", "patient_id", "slide_id", "site", "source", "official_split", "sha256", "side", "view")
+_TEXT = (
+    "path",
+    "patient_id",
+    "slide_id",
+    "site",
+    "source",
+    "official_split",
+    "sha256",
+    "side",
+    "view",
+    "magnification",
+)
 _WHOLE = ("x", "y", "width", "height")
 
 

@@ -24,6 +24,7 @@ from clearmargin.errors import DataError, SplitError, UsageError
 from clearmargin.types import LABEL_NAMES, SPLITS, Protocol
 
 SPLIT_COLUMNS = ("path", "patient_id", "label", "split")
+_WIDEST = f"<U{max(map(len, SPLITS))}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,16 +115,54 @@ def official_split(
                 f'Make your own with "clearmargin split DATA --by {unit} --out split.csv", and use --split split.csv'
                 f"{'' if manifest.knows_patients else ' --by image, because no patient is known'}."
             )
-    splits = official.to_numpy(dtype=str).copy()
+    splits = official.to_numpy(dtype=str).astype(_WIDEST)
     if "validation" not in present:
-        inside = np.flatnonzero(splits == "train")
-        pool = manifest.keep(splits == "train")
-        shares = np.asarray(fractions[:2]) / sum(fractions[:2])
-        groups = _groups(pool, by)
-        dealt = deal_groups(groups, pool.labels(), shares, minimum=(1, 1), seed=seed, by=by)
-        splits = splits.astype(f"<U{len('validation')}")
-        splits[inside] = np.asarray(SPLITS[:2])[dealt][groups]
+        splits = _take_validation(manifest, splits, by=by, fractions=fractions, seed=seed)
     assignment = Assignment(manifest, splits, "official")
+    check_split(assignment)
+    return assignment
+
+
+def _take_validation(
+    manifest: Manifest, splits: NDArray[np.str_], *, by: By, fractions: Sequence[float], seed: int
+) -> NDArray[np.str_]:
+    """`splits` (N,) with the validation part's share of train dealt to it, groups whole."""
+    inside = np.flatnonzero(splits == "train")
+    pool = manifest.keep(splits == "train")
+    shares = np.asarray(fractions[:2]) / sum(fractions[:2])
+    groups = _groups(pool, by)
+    dealt = deal_groups(groups, pool.labels(), shares, minimum=(1, 1), seed=seed, by=by)
+    result = splits.copy()
+    result[inside] = np.asarray(SPLITS[:2])[dealt][groups]
+    return result
+
+
+def fold_split(
+    manifest: Manifest,
+    folds: int,
+    fold: int,
+    *,
+    by: By = "patient",
+    fractions: Sequence[float] = (0.8, 0.1, 0.1),
+    seed: int = 0,
+) -> Assignment:
+    """The split of a cross-validation that tests the fold `fold` (0 to folds - 1) and validates on some of the rest.
+
+    Args:
+        manifest: audited, so that sha256 is known.
+        folds: how many; each image is tested in one of them.
+        fold: the one that is tested.
+        by: what stays together.
+        fractions: train, validation and test; the first two say how much of the rest validates.
+        seed: the same seed gives folds that fit together.
+
+    Raises:
+        UsageError, SplitError: as `fold_manifest`, or no deal puts both classes in the validation part.
+    """
+    tested = fold_manifest(manifest, folds, by=by, seed=seed) == fold
+    splits = np.where(tested, "test", "train").astype(_WIDEST)
+    splits = _take_validation(manifest, splits, by=by, fractions=fractions, seed=seed)
+    assignment = Assignment(manifest, splits, by)
     check_split(assignment)
     return assignment
 

@@ -1,324 +1,247 @@
-"""metrics.json: every figure of every split, by image and by patient, each with its interval or the reason for none.
+"""metrics.json: every figure of every split, by image, slide and patient, with its interval or the reason for none.
 
-Invariant: the dictionary is clean JSON, and a figure that cannot be had is null with a reason. The figures
-are defined in `metrics.py`, their intervals made in `bootstrap.py`; drawing and wording a report is
-elsewhere (`report/`).
+Invariant: the dictionary is clean JSON, and a figure that cannot be had is null with a reason. A block of figures
+is made in `figures.py`, what is said of the headline split besides in `headline.py`; drawing and wording a
+report is elsewhere (`report/`).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn import metrics as sklearn_metrics
 
-from clearmargin.decision import decide, pool_mean
+from clearmargin.decision import Level, pool_mean
 from clearmargin.errors import DataError
 from clearmargin.evaluation import metrics
-from clearmargin.evaluation.bootstrap import (
-    LEVEL,
-    agreement_interval,
-    percentile_interval,
-    resampled_figures,
-    why_no_interval,
-)
+from clearmargin.evaluation.bootstrap import LEVEL
+from clearmargin.evaluation.choices import Choices, known_ids, level_ids, point_arguments
+from clearmargin.evaluation.classification_report import classification_report
+from clearmargin.evaluation.figures import Cases, Resampling, Values, describe_figures
+from clearmargin.evaluation.headline import describe_headline
+from clearmargin.evaluation.intervals import FEW_UNITS
+from clearmargin.evaluation.operating_point import resampled_thresholds
 from clearmargin.evaluation.predictions import check_predictions
-from clearmargin.types import BENIGN, LABEL_NAMES, MALIGNANT, SPLITS, Listener, OperatingPoint
+from clearmargin.evaluation.reliability import calibration_slope_intercept
+from clearmargin.settings import EvaluateSettings
+from clearmargin.types import LEVELS, SPLITS, LevelName, Listener
 
 SCHEMA = 1
 NAIVE_THRESHOLD = 0.5
-FEW_PATIENTS = 20
-"""With fewer patients than this, percentile intervals are known to be too narrow."""
-ROUNDING = 1e-9
-"""By so much the value may leave its interval, since it is computed another way than the resampled ones."""
-
-Values = dict[str, Any]
+UNKNOWN_PATIENTS = (
+    "patients are unknown, so images were resampled: the intervals are too narrow where a patient has several"
+)
 
 
 def evaluate_predictions(
     frame: pd.DataFrame,
-    operating_point: OperatingPoint,
+    choices: Choices,
     *,
     protocol: Mapping[str, Any],
-    temperature: float,
-    resamples: int,
+    settings: EvaluateSettings,
     seed: int,
+    columns: pd.DataFrame | None = None,
+    by_fold: Mapping[int, Choices] | None = None,
     listener: Listener | None = None,
 ) -> Values:
     """The contents of metrics.json for a predictions table; the order of its rows does not matter.
 
     Each split that has rows is a key, with `interval` (what was resampled there, and a note where its
-    intervals are not to be trusted), `image`, `patient`, `image_at_0.5` and `classification_report`; the
-    top-level `interval` sums these notes up. An abstention counts by its probability: the figures describe
-    the model with no decision withheld. By patient means the mean probability of the patient's images at
-    the same threshold.
+    intervals are not to be trusted), `image`, `slide`, `patient`, `image_at_0.5` and `classification_report`; the
+    headline split has further blocks, see `headline.py`. An abstention counts by its probability: the figures of
+    these blocks describe the model with no decision withheld.
 
     Args:
         frame: a table that `check_predictions` accepts.
-        operating_point: whose threshold made the table's decisions.
+        choices: what decides; unless there are folds, its threshold made the table's decisions.
         protocol: how the data were split; passed through, and must be clean JSON.
-        temperature: with which the table's probabilities were made; passed through.
-        resamples: bootstrap resamples behind each interval, 1 or more.
+        settings: the section `evaluate`.
         seed: of the bootstrap.
-        listener: hears one step for each block of figures, and each note.
+        columns: the manifest's columns, one row an image, for the subgroups; none without it.
+        by_fold: of a cross-validation, what decided in each fold; the table then has the column `fold`.
+        listener: hears one step for each split, and each note.
 
     Raises:
         DataError: the table is refused, or a decision contradicts its probability.
     """
     listener = listener or Listener()
     check_predictions(frame)
-    _check_decisions(frame, operating_point)
     # A fixed order of the rows makes sums, and images as units, come out the same for any order given.
     table = frame.assign(path=frame["path"].astype("str")).sort_values("path", ignore_index=True)
+    parts = by_fold if by_fold is not None else {0: choices}
+    if by_fold is None:
+        table["fold"] = 0
+    table["threshold"] = table["fold"].map({fold: part.point.threshold for fold, part in parts.items()})
+    _check_decisions(table)
     present = [split for split in SPLITS if (table["split"] == split).any()]
-    settings = _Settings(operating_point.threshold, resamples, seed)
+    resampling = Resampling(settings.resamples, seed)
     listener.stage("evaluate")
     splits: Values = {}
     for done, split in enumerate(present, start=1):
-        splits[split] = _split_metrics(table[table["split"] == split], settings)
+        rows = table[table["split"] == split]
+        chosen = _choosing(table, choices, settings, resampling) if split == "test" and by_fold is None else None
+        splits[split] = _describe_split(rows, parts, resampling, chosen)
+        if split == present[-1]:
+            splits[split] |= describe_headline(
+                rows, images_of(rows), choices, settings=settings, resampling=resampling, columns=columns
+            )
         if note := splits[split]["interval"]["note"]:
             listener.note(f"{split}: {note}")
         listener.advance(done, len(present))
+    chosen_by = choices.describe()
+    if by_fold is not None:
+        thresholds = {str(fold): float(part.point.threshold) for fold, part in by_fold.items()}
+        chosen_by["operating_point"]["by_fold"] = thresholds
     return {
         "schema": SCHEMA,
         "protocol": dict(protocol),
-        "operating_point": {
-            "name": operating_point.name,
-            "rule": operating_point.rule,
-            "threshold": float(operating_point.threshold),
-            "chosen_on": operating_point.chosen_on,
-            "achieved": {name: float(value) for name, value in operating_point.achieved.items()},
-        },
-        "calibration": {"method": "temperature", "temperature": float(temperature)},
-        "interval": _interval_of_run(splits, settings),
+        **chosen_by,
+        "interval": _interval_of_run(splits, resampling),
         **splits,
     }
 
 
-def format_classification_report(metrics_of_split: Mapping[str, Any]) -> str:
-    """The classification report of one split as plain text, laid out as scikit-learn's; `n/a` is undefined.
-
-    Args:
-        metrics_of_split: the value of `train`, `validation` or `test` in metrics.json.
-    """
-    report = metrics_of_split["classification_report"]
-    columns = ("precision", "recall", "f1-score")
-    width = max(len(name) for name in report)
-    rows = {
-        name: [_two_digits(entry[column]) for column in columns] for name, entry in report.items() if name != "accuracy"
-    }
-    rows["accuracy"] = ["", "", _two_digits(report["accuracy"])]
-    n_images = report["macro avg"]["support"]
-
-    def line(name: str, support: int) -> str:
-        return f"{name:>{width}} " + "".join(f" {text:>9}" for text in (*rows[name], support))
-
-    return "\n".join(
-        [
-            f"{'':>{width}} " + "".join(f" {column:>9}" for column in (*columns, "support")),
-            "",
-            *(line(name, report[name]["support"]) for name in LABEL_NAMES),
-            "",
-            *(line(name, n_images) for name in ("accuracy", "macro avg", "weighted avg")),
-            "",
-        ]
-    )
+def images_of(rows: pd.DataFrame) -> Cases:
+    """The images of a split as cases, patients behind them where all are known."""
+    labels = rows["label"].to_numpy(dtype=np.int64)
+    probabilities = rows["probability"].to_numpy(dtype=np.float64)
+    called = probabilities >= rows["threshold"].to_numpy(dtype=np.float64)
+    patients = known_ids(rows, "patient_id")
+    if patients is None:
+        return Cases("image", "image", labels, probabilities, called, None, len(labels))
+    codes, names = pd.factorize(patients, sort=True)
+    return Cases("image", "patient", labels, probabilities, called, codes.astype(np.int64), len(names))
 
 
-@dataclass(frozen=True, slots=True)
-class _Settings:
-    threshold: float
-    resamples: int
-    seed: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Cases:
-    """What one block of figures counts: images, or patients; `groups` are the bootstrap's units, None for each case."""
-
-    noun: str
-    unit: str
-    labels: NDArray[np.int64]
-    probabilities: NDArray[np.float64]
-    groups: NDArray[np.int64] | None
-    n_units: int
-
-    def least_units(self) -> int:
-        """Number of units that have a case of the class, of those present, that fewest have."""
-        groups = np.arange(self.n_units) if self.groups is None else self.groups
-        return min(len(np.unique(groups[self.labels == label])) for label in np.unique(self.labels))
-
-
-def _check_decisions(frame: pd.DataFrame, operating_point: OperatingPoint) -> None:
-    given = frame["decision"].to_numpy(dtype=str)
-    expected = decide(frame["probability"].to_numpy(dtype=np.float64), operating_point.threshold)
-    wrong = np.flatnonzero((given != expected) & (given != "abstain"))
+def _check_decisions(table: pd.DataFrame) -> None:
+    given = table["decision"].to_numpy(dtype=str)
+    thresholds = table["threshold"].to_numpy(dtype=np.float64)
+    malignant = table["probability"].to_numpy(dtype=np.float64) >= thresholds
+    wrong = np.flatnonzero((given != np.where(malignant, "malignant", "benign")) & (given != "abstain"))
     if len(wrong):
         first = int(wrong[0])
         raise DataError(
-            f"{len(wrong):,} of {len(given):,} decisions contradict the threshold {operating_point.threshold:g}, "
-            f"the first in row {first + 1} ('{frame['path'].iloc[first]}': '{given[first]}' at probability "
-            f"{frame['probability'].iloc[first]:g}): give the operating point that the table was made with, or decide "
+            f"{len(wrong):,} of {len(given):,} decisions contradict the threshold {thresholds[first]:g}, "
+            f"the first is of '{table['path'].iloc[first]}' ('{given[first]}' at probability "
+            f"{table['probability'].iloc[first]:g}): give the operating point that the table was made with, or decide "
             "again."
         )
 
 
-def _split_metrics(rows: pd.DataFrame, settings: _Settings) -> Values:
-    labels = rows["label"].to_numpy(dtype=np.int64)
-    probabilities = rows["probability"].to_numpy(dtype=np.float64)
-    known = (rows["patient_id"].notna() & (rows["patient_id"] != "")).to_numpy(dtype=bool)
-    if known.all():
-        codes, names = pd.factorize(rows["patient_id"].to_numpy(), sort=True)
-        images = _Cases("image", "patient", labels, probabilities, codes.astype(np.int64), len(names))
-        by_patient = _patient_metrics(images, codes.astype(np.int64), settings)
-    else:
-        images = _Cases("image", "image", labels, probabilities, None, len(labels))
-        missing = int((~known).sum())
-        by_patient = {
-            "not_applicable": f"patients are unknown: {missing:,} of {len(known):,} images have no patient_id"
-        }
-    counts = {"n_images": len(labels), "n_patients": images.n_units if images.unit == "patient" else None}
-    naive = _Settings(NAIVE_THRESHOLD, settings.resamples, settings.seed)
+def _choosing(
+    table: pd.DataFrame, choices: Choices, settings: EvaluateSettings, resampling: Resampling
+) -> tuple[NDArray[np.float64], int] | None:
+    """The threshold that each resample of validation would have chosen, and the units there; None without one."""
+    rows = table[table["split"] == "validation"]
+    if len(rows) == 0 or choices.point.chosen_on != "validation":
+        return None
+    images = images_of(rows)
+    rule = point_arguments(settings) if choices.not_attained is None else {"rule": "balanced"}
+    thresholds = resampled_thresholds(
+        images.labels,
+        images.probabilities,
+        images.groups,
+        resamples=resampling.resamples,
+        seed=resampling.seed,
+        **rule,
+    )
+    return thresholds, images.n_units
+
+
+def _describe_split(
+    rows: pd.DataFrame,
+    parts: Mapping[int, Choices],
+    resampling: Resampling,
+    chosen: tuple[NDArray[np.float64], int] | None,
+) -> Values:
+    images = images_of(rows)
+    counts = {"n_images": len(images.labels), "n_patients": images.n_units if images.unit == "patient" else None}
+    naive = replace(images, called=metrics.calls(images.probabilities, NAIVE_THRESHOLD))
+    slope, intercept = calibration_slope_intercept(images.labels, images.probabilities, images.groups)
     return {
         "interval": {"unit": images.unit, "n_units": images.n_units, "note": _note(images)},
-        "image": counts | _all_figures(images, settings),
-        "patient": by_patient,
-        "image_at_0.5": counts | _figures(images, naive, tuple(metrics.THRESHOLD_FIGURES)),
-        "classification_report": _classification_report(labels, metrics.calls(probabilities, settings.threshold)),
+        "image": counts
+        | {"loss": metrics.log_loss(images.labels, images.probabilities)}
+        | describe_figures(images, resampling, chosen=chosen)
+        | {"calibration_slope": slope.figure(), "calibration_intercept": intercept.figure()},
+        **{name: _describe_level(rows, images, name, parts, resampling) for name in LEVELS},
+        "image_at_0.5": counts | describe_figures(naive, resampling, names=tuple(metrics.THRESHOLD_FIGURES)),
+        "classification_report": classification_report(images.labels, images.called),
     }
 
 
-def _patient_metrics(images: _Cases, patients: NDArray[np.int64], settings: _Settings) -> Values:
-    """Figures of whole patients, or why a patient has no single label."""
-    share = pool_mean(images.labels.astype(np.float64), patients, images.n_units)
+def _describe_level(
+    rows: pd.DataFrame, images: Cases, name: LevelName, parts: Mapping[int, Choices], resampling: Resampling
+) -> Values:
+    """Figures of whole slides or patients, or why there are none."""
+    ids = level_ids(rows, name)
+    if ids is None:
+        missing = int((rows[f"{name}_id"].isna() | (rows[f"{name}_id"] == "")).sum())
+        return {"not_applicable": f"{name}s are unknown: {missing:,} of {len(rows):,} images have no {name}_id"}
+    codes, names = pd.factorize(ids, sort=True)
+    share = pool_mean(images.labels.astype(np.float64), codes, len(names))
     mixed = int(((share > 0) & (share < 1)).sum())
     if mixed:
         return {
-            "not_applicable": f"{mixed:,} of {images.n_units:,} patients have both benign and malignant images, so a "
-            "patient has no single label"
+            "not_applicable": f"{mixed:,} of {len(names):,} {name}s have both benign and malignant images, so a "
+            f"{name} has no single label"
         }
-    pooled = pool_mean(images.probabilities, patients, images.n_units)
-    whole = _Cases("patient", "patient", share.astype(np.int64), pooled, None, images.n_units)
-    return {"n_images": len(images.labels), "n_patients": images.n_units} | _all_figures(whole, settings)
+    folds = rows["fold"].to_numpy()
+    if torn := int((pd.Series(folds).groupby(codes).nunique() > 1).sum()):
+        return {
+            "not_applicable": f"{torn:,} of {len(names):,} {name}s have images in several folds, so no one network "
+            f"decides on a whole {name}"
+        }
+    pooled, called = np.full(len(names), np.nan), np.zeros(len(names), dtype=bool)
+    for fold, choices in parts.items():
+        inside = folds == fold
+        level = level_of(choices, name)
+        values = level.probability(images.probabilities[inside], codes[inside], len(names))
+        here = np.isfinite(values)
+        pooled[here], called[here] = values[here], values[here] >= level.threshold
+    groups, n_units, unit = None, len(names), "patient" if name == "patient" else images.unit
+    if name == "slide" and images.groups is not None:
+        groups, n_units = np.zeros(len(names), dtype=np.int64), images.n_units
+        groups[codes] = images.groups
+    cases = Cases(name, unit, share.astype(np.int64), pooled, called, groups, n_units)
+    return {
+        "n_images": len(images.labels),
+        "n_cases": len(names),
+        "n_patients": images.n_units if images.unit == "patient" else None,
+        "loss": metrics.log_loss(cases.labels, cases.probabilities),
+    } | describe_figures(cases, resampling)
 
 
-def _all_figures(cases: _Cases, settings: _Settings) -> Values:
-    loss = metrics.log_loss(cases.labels, cases.probabilities)
-    return {"loss": loss} | _figures(cases, settings, metrics.FIGURES)
+def level_of(choices: Choices, name: LevelName) -> Level:
+    """The level's rule; where none was chosen, the mean probability and the threshold of the images."""
+    level = choices.levels.get(name, "")
+    return level if isinstance(level, Level) else Level(threshold=choices.point.threshold, reason=level)
 
 
-def _figures(cases: _Cases, settings: _Settings, names: tuple[str, ...]) -> Values:
-    """The confusion, and each figure with its interval or the reason for none."""
-    table = metrics.confusion(cases.labels, metrics.calls(cases.probabilities, settings.threshold))
-    resampled = resampled_figures(
-        cases.labels,
-        cases.probabilities,
-        cases.groups,
-        threshold=settings.threshold,
-        resamples=settings.resamples,
-        seed=settings.seed,
-        figures=names,
-    )
-    figures: Values = {"confusion": table.tolist()}
-    for name in names:
-        if name in metrics.THRESHOLD_FIGURES:
-            value = float(metrics.THRESHOLD_FIGURES[name](table))
-        else:
-            value = metrics.PROBABILITY_FIGURES[name](cases.labels, cases.probabilities)
-        if math.isnan(value):
-            figures[name] = {"value": None, "ci": None, "reason": _why_undefined(name, table, cases.noun)}
-        else:
-            figures[name] = {"value": value} | _interval(value, resampled[name], cases)
-    return figures
-
-
-def _interval(value: float, resampled: NDArray[np.float64], cases: _Cases) -> Values:
-    interval = percentile_interval(resampled)
-    if interval is None:
-        exact = agreement_interval(value, resampled, n_units=cases.least_units())
-        if exact is None:
-            return {"ci": None, "reason": why_no_interval(resampled, n_units=cases.n_units, unit=cases.unit)}
-        note = f"the same in every resample of {cases.unit}s: the exact binomial interval over {cases.unit}s"
-        return {"ci": list(exact), "note": note}
-    low, high = interval
-    widened = [min(low, value), max(high, value)]
-    if low - ROUNDING <= value <= high + ROUNDING:
-        return {"ci": widened}
-    side = "above" if value < low else "below"
-    note = f"the resamples of {cases.unit}s lie {side} the value: resampling biases this figure; widened to hold it"
-    return {"ci": widened, "note": note}
-
-
-def _why_undefined(name: str, table: NDArray[np.int64], noun: str) -> str:
-    if name == "ppv":
-        return "nothing was called malignant"
-    if name == "npv":
-        return "nothing was called benign"
-    if name == "f1":
-        return f"no malignant {noun}, and nothing was called malignant"
-    absent = BENIGN if name == "specificity" or table[MALIGNANT].sum() > 0 else MALIGNANT
-    return f"no {LABEL_NAMES[absent]} {noun}"
-
-
-def _note(images: _Cases) -> str | None:
+def _note(images: Cases) -> str | None:
     if images.unit == "image":
-        return (
-            "patients are unknown, so images were resampled: the intervals are too narrow where a patient has several"
-        )
-    if images.n_units < FEW_PATIENTS:
+        return UNKNOWN_PATIENTS
+    if images.n_units < FEW_UNITS:
         plural = "" if images.n_units == 1 else "s"
-        return f"only {images.n_units} patient{plural}: intervals from fewer than {FEW_PATIENTS} are not to be trusted"
+        return f"only {images.n_units} patient{plural}: intervals from fewer than {FEW_UNITS} are not to be trusted"
     return None
 
 
-def _interval_of_run(splits: Mapping[str, Any], settings: _Settings) -> Values:
+def _interval_of_run(splits: Mapping[str, Any], resampling: Resampling) -> Values:
     units = {block["interval"]["unit"] for block in splits.values()}
     notes = [f"{split}: {note}" for split, block in splits.items() if (note := block["interval"]["note"])]
+    last = splits[list(splits)[-1]]["image"]
     return {
         "level": LEVEL,
-        "method": "percentile bootstrap",
+        "method": next(
+            (entry["method"] for entry in last.values() if isinstance(entry, dict) and "method" in entry), ""
+        ),
         "unit": "patient" if units == {"patient"} else "image",
-        "resamples": settings.resamples,
-        "seed": settings.seed,
+        "resamples": resampling.resamples,
+        "seed": resampling.seed,
         "note": "; ".join(notes) or None,
     }
-
-
-def _classification_report(labels: NDArray[np.int64], called: NDArray[np.bool_]) -> Values:
-    """scikit-learn's `classification_report(output_dict=True)`, with null where a figure is undefined."""
-    report = sklearn_metrics.classification_report(
-        labels,
-        called.astype(np.int64),
-        labels=[BENIGN, MALIGNANT],
-        target_names=list(LABEL_NAMES),
-        output_dict=True,
-        zero_division=np.nan,
-    )
-    clean: Values = {}
-    for row, entry in report.items():
-        if row == "accuracy":
-            clean[row] = float(entry)
-            continue
-        clean[row] = {name: _null_if_nan(value) for name, value in entry.items()}
-        clean[row]["support"] = int(entry["support"])
-    for column in ("precision", "recall", "f1-score"):
-        undefined = [name for name in LABEL_NAMES if clean[name][column] is None]
-        # scikit-learn would average what is left, which is the figure of the other class under a wrong name.
-        if undefined:
-            clean["macro avg"][column] = None
-        if any(clean[name]["support"] > 0 for name in undefined):
-            clean["weighted avg"][column] = None
-    return clean
-
-
-def _null_if_nan(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)
-
-
-def _two_digits(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.2f}"

@@ -1,51 +1,28 @@
-"""Intervals from a bootstrap over patients: whole patients are drawn with replacement, all their images with them.
+"""Figures of resampled patients: whole patients are drawn with replacement, all their images with them.
 
 Images of one patient resemble each other, so resampling images would pretend to know more than the data
 say. A resample is never built: a drawn patient is a multiplicity, the table is sorted once, and each figure
-is a weighted sum. Ties are exact, and every count is an integer. The result depends on the seed and the
-resample's number only, not on the number of threads; the definitions of the figures are in `metrics.py`.
+is a weighted sum. Ties are exact, and every count is an integer. The result depends on the seed, the stream
+and the resample's number only, not on the number of threads. The definitions of the figures are in
+`metrics.py`; which interval a figure gets from its resamples is decided in `intervals.py`.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
-from scipy import sparse
 
-from clearmargin.errors import DataError
-from clearmargin.evaluation.metrics import (
-    ECE_BINS,
-    FIGURES,
-    THRESHOLD_FIGURES,
-    Floats,
-    Labels,
-    Probabilities,
-    bin_index,
-    calls,
-)
-from clearmargin.types import MALIGNANT
-
-Integers = NDArray[np.int64]
+from clearmargin.evaluation.metrics import FIGURES, Floats, Labels, Probabilities
+from clearmargin.evaluation.weighted import Integers, build_table, figures_in_chunks, number_units
 
 LEVEL = 0.95
 QUANTILES = (0.025, 0.975)
 LEAST_DEFINED = 0.9
 """An interval needs this share of the resamples to have a defined value."""
-
-# Draws are held 16 MB at a time; the sorted table is walked in pieces of 2 MB, which stay in a core's cache.
-_DRAWN_ELEMENTS = 2**21
-_WALKED_ELEMENTS = 2**18
-_MOST_ROWS = 256
-# NumPy releases the lock inside the passes; beyond two threads memory is the limit.
-_MOST_THREADS = 2
-
-_RANKING_FIGURES = ("auroc", "auprc")
+MOST_JACKKNIFED = 2_000
+"""The jackknife takes at most so many units: its cost is units times images, and what it corrects fades with units."""
 
 
 def patient_intervals(
@@ -141,13 +118,15 @@ def why_no_interval(values: Floats, *, n_units: int, unit: str) -> str:
     return f"the resamples of {unit}s agree, and an interval without width would look like certainty"
 
 
-def draw_units(n_units: int, *, resample: int, seed: int) -> Integers:
+def draw_units(n_units: int, *, resample: int, seed: int, stream: int = 0) -> Integers:
     """The units (patients, or images) of one resample: (n_units,) numbers in [0, n_units), with repeats.
 
-    The same seed and resample always give the same draw, so figures of two models on the same patients can
-    be compared resample by resample.
+    The same seed, stream and resample always give the same draw, so figures of two models on the same
+    patients can be compared resample by resample. Patients of two splits need a stream each: with one, their
+    draws would be the same numbers.
     """
-    return np.random.default_rng((seed, resample)).integers(n_units, size=n_units)
+    sequence = np.random.SeedSequence((seed, resample), spawn_key=(stream,) if stream else ())
+    return np.random.default_rng(sequence).integers(n_units, size=n_units)
 
 
 def resampled_figures(
@@ -155,9 +134,10 @@ def resampled_figures(
     probabilities: Probabilities,
     patients: NDArray[np.generic] | None,
     *,
-    threshold: float,
+    threshold: float | Floats,
     resamples: int,
     seed: int,
+    stream: int = 0,
     figures: Collection[str] = FIGURES,
 ) -> dict[str, Floats]:
     """Each figure's value in each resample, (resamples,), NaN where it is undefined there.
@@ -169,147 +149,70 @@ def resampled_figures(
         labels: (N,), 0 benign or 1 malignant.
         probabilities: (N,), in [0, 1].
         patients: (N,), as in `patient_intervals`.
-        threshold: at or above it an image is called malignant.
+        threshold: at or above it an image is called malignant. With (resamples,) thresholds each resample has
+            its own, so that the choice of the threshold is part of the uncertainty; where one is NaN, the
+            figures at the threshold are undefined.
         resamples: number of resamples.
         seed: 0 or more.
+        stream: 0 or more, as in `draw_units`.
         figures: names from FIGURES; leaving out `auroc` and `auprc` makes it many times faster.
 
     Raises:
         DataError: there is no image, or an image has no patient.
+        ValueError: a probability is NaN, or there is not one threshold for each resample.
     """
-    truth, scores = np.asarray(labels, dtype=np.int64), np.asarray(probabilities, dtype=np.float64)
-    units, n_units = _number_units(patients, len(truth))
-    sums = _unit_sums(truth, scores, units, n_units=n_units, threshold=threshold)
-    ranks = _rank(truth, scores, units) if set(figures) & set(_RANKING_FIGURES) else None
-    totals = np.empty((resamples, sums.shape[1]))
-    ranking = np.full((len(_RANKING_FIGURES), resamples), np.nan)
-    rows = _chunk_rows(n_units, _DRAWN_ELEMENTS)
+    units, n_units = number_units(patients, len(labels))
 
-    def fill(start: int) -> None:
-        chunk = slice(start, min(start + rows, resamples))
-        counts = _draw_counts(n_units, range(resamples)[chunk], seed=seed)
-        totals[chunk] = counts.astype(np.float64) @ sums
-        if ranks is not None:
-            ranking[:, chunk] = _ranking_figures(ranks, counts)
+    def counts_of(rows: range) -> Integers:
+        return _draw_counts(n_units, rows, seed=seed, stream=stream)
 
-    with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
-        for _ in pool.map(fill, range(0, resamples, rows)):
-            pass
-    values = dict(zip(_RANKING_FIGURES, ranking, strict=True)) | _figures_of_totals(totals)
-    return {name: values[name] for name in FIGURES if name in figures}
+    table = build_table(labels, probabilities, units, n_units=n_units, threshold=threshold, figures=figures)
+    return figures_in_chunks(table, resamples, counts_of, threshold=threshold)
 
 
-def _number_units(patients: NDArray[np.generic] | None, n_images: int) -> tuple[Integers, int]:
-    if n_images == 0:
-        raise DataError("there is no image to resample: give at least one prediction.")
-    if patients is None:
-        return np.arange(n_images), n_images
-    codes, names = pd.factorize(np.asarray(patients), sort=True)
-    if missing := int((codes < 0).sum()):
-        raise DataError(
-            f"{missing} of {n_images} images have no patient: give every patient_id, or no patients to resample images."
-        )
-    return codes.astype(np.int64), len(names)
+def jackknife_figures(
+    labels: Labels,
+    probabilities: Probabilities,
+    patients: NDArray[np.generic] | None,
+    *,
+    threshold: float,
+    figures: Collection[str] = FIGURES,
+) -> dict[str, Floats]:
+    """Each figure without each patient in turn, (n_units,), NaN where it is then undefined.
+
+    Args:
+        labels: (N,), 0 benign or 1 malignant.
+        probabilities: (N,), in [0, 1].
+        patients: (N,), as in `patient_intervals`; at most MOST_JACKKNIFED of them.
+        threshold: at or above it an image is called malignant.
+        figures: names from FIGURES.
+
+    Raises:
+        DataError: there is no image, or an image has no patient.
+        ValueError: a probability is NaN, or there are more units than MOST_JACKKNIFED.
+
+    Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 11.
+
+    >>> jackknife_figures(np.array([0, 1, 1]), np.array([0.1, 0.7, 0.2]), None, threshold=0.5)["accuracy"].tolist()
+    [0.5, 0.5, 1.0]
+    """
+    units, n_units = number_units(patients, len(labels))
+    if n_units > MOST_JACKKNIFED:
+        raise ValueError(f"the jackknife takes at most {MOST_JACKKNIFED:,} units, and there are {n_units:,}")
+
+    def counts_of(rows: range) -> Integers:
+        counts = np.ones((len(rows), n_units), dtype=np.int64)
+        counts[np.arange(len(rows)), rows] = 0
+        return counts
+
+    table = build_table(labels, probabilities, units, n_units=n_units, threshold=threshold, figures=figures)
+    return figures_in_chunks(table, n_units, counts_of, threshold=threshold)
 
 
-def _chunk_rows(row_length: int, elements: int) -> int:
-    """How many resamples to work on together: many of a short table, so that the cost of each call is shared."""
-    return max(1, min(_MOST_ROWS, elements // row_length))
-
-
-def _draw_counts(n_units: int, resamples: range, *, seed: int) -> Integers:
+def _draw_counts(n_units: int, resamples: range, *, seed: int, stream: int) -> Integers:
     """How often each unit was drawn, (len(resamples), n_units)."""
     counts = np.empty((len(resamples), n_units), dtype=np.int64)
     for row, resample in zip(counts, resamples, strict=True):
-        row[:] = np.bincount(draw_units(n_units, resample=resample, seed=seed), minlength=n_units)
+        drawn = draw_units(n_units, resample=resample, seed=seed, stream=stream)
+        row[:] = np.bincount(drawn, minlength=n_units)
     return counts
-
-
-def _unit_sums(
-    labels: Integers, probabilities: Floats, units: Integers, *, n_units: int, threshold: float
-) -> sparse.csr_array:
-    """What each unit adds: (n_units, 4 + 1 + ECE_BINS), columns tn fp fn tp, squared error, gap in each bin.
-
-    The gap is the sum of probability - label; its absolute value over all images of a bin is the bin's
-    share of the ECE.
-    """
-    gaps = probabilities - labels
-    columns = (
-        2 * labels + calls(probabilities, threshold),
-        np.full(len(labels), 4),
-        5 + bin_index(probabilities, ECE_BINS),
-    )
-    entries = (np.ones(len(labels)), gaps**2, gaps)
-    # Sparse, and not only for its size: BLAS has threads of its own, which stall when two of ours call it at once.
-    return sparse.csr_array(
-        (np.concatenate(entries), (np.tile(units, 3), np.concatenate(columns))), shape=(n_units, 5 + ECE_BINS)
-    )
-
-
-def _figures_of_totals(totals: Floats) -> dict[str, Floats]:
-    tables = totals[:, :4].reshape(-1, 2, 2)
-    n_images = totals[:, :4].sum(axis=1)
-    values = {name: figure(tables) for name, figure in THRESHOLD_FIGURES.items()}
-    values["brier"] = totals[:, 4] / n_images
-    values["ece"] = np.abs(totals[:, 5:]).sum(axis=1) / n_images
-    return values
-
-
-@dataclass(frozen=True, slots=True)
-class _Ranks:
-    """The table sorted once by falling probability; K is the number of distinct probabilities of malignant images.
-
-    `malignant` (n_malignant,) and `benign` (n_benign,) are the images' units; `ends` (K,) is where each
-    group of equal probabilities ends among the malignant; `above` and `reached` (K,) are how many benign
-    images rank above the group, and above or level with it.
-    """
-
-    malignant: Integers
-    benign: Integers
-    ends: Integers
-    above: Integers
-    reached: Integers
-
-
-def _rank(labels: Integers, probabilities: Floats, units: Integers) -> _Ranks:
-    order = np.argsort(-probabilities, kind="stable")
-    is_malignant = labels[order] == MALIGNANT
-    malignant, benign = order[is_malignant], order[~is_malignant]
-    falling, among = -probabilities[malignant], -probabilities[benign]
-    ends = np.flatnonzero(np.append(np.diff(falling) > 0, True)) if len(falling) else np.empty(0, dtype=np.int64)
-    return _Ranks(
-        malignant=units[malignant],
-        benign=units[benign],
-        ends=ends,
-        above=np.searchsorted(among, falling[ends], side="left"),
-        reached=np.searchsorted(among, falling[ends], side="right"),
-    )
-
-
-def _ranking_figures(ranks: _Ranks, counts: Integers) -> Floats:
-    """AUROC and AUPRC of each resample, (2, len(counts)); counts is (rows, n_units)."""
-    figures = np.full((len(_RANKING_FIGURES), len(counts)), np.nan)
-    if len(ranks.malignant) == 0:
-        return figures
-    rows = _chunk_rows(len(ranks.malignant) + len(ranks.benign), _WALKED_ELEMENTS)
-    for start in range(0, len(counts), rows):
-        chunk = slice(start, start + rows)
-        figures[:, chunk] = _ranking_figures_of_rows(ranks, counts[chunk])
-    return figures
-
-
-def _ranking_figures_of_rows(ranks: _Ranks, counts: Integers) -> Floats:
-    found = np.cumsum(np.take(counts, ranks.malignant, axis=1), axis=1)
-    alarms = np.zeros((len(counts), len(ranks.benign) + 1), dtype=np.int64)
-    np.cumsum(np.take(counts, ranks.benign, axis=1), axis=1, out=alarms[:, 1:])
-    n_malignant, n_benign = found[:, -1], alarms[:, -1]
-    true = np.take(found, ranks.ends, axis=1)
-    false = np.take(alarms, ranks.reached, axis=1)
-    gained = np.diff(true, axis=1, prepend=0)
-    with np.errstate(invalid="ignore"):
-        # einsum and not a dot product, which is BLAS again.
-        # Before the first drawn image both counts are 0; nothing is gained there, so the quotient may be anything.
-        auprc = np.einsum("ri,ri->r", gained, true / np.maximum(true + false, 1)) / n_malignant
-        lost = np.einsum("ri,ri->r", gained, false + np.take(alarms, ranks.above, axis=1))
-        auroc = 1 - lost / (2 * n_malignant * n_benign)
-    return np.stack([auroc, auprc])

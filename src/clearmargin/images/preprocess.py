@@ -57,6 +57,11 @@ class Preprocessing(BaseModel):
     mean: Annotated[float, Field(ge=0, le=1)] = 0.0
     std: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
 
+    @classmethod
+    def for_display(cls) -> Preprocessing:
+        """How images are shown where no bundle says how they are read: whole, in colour, 128 pixels at most."""
+        return cls(width=128, height=128)
+
     @property
     def shape(self) -> tuple[int, int, int]:
         """(H, W, C) of the network's input."""

@@ -1,6 +1,6 @@
 """The predictor: records in, predictions out, in order, one by one as they are ready.
 
-Temperature, threshold and preprocessing come from the bundle, never from the caller. An image that
+Calibration, threshold, abstention, pooling and preprocessing come from the bundle, never from the caller. An image that
 cannot be read is refused with the reason while the others go on. Memory is bounded by two batches.
 """
 
@@ -17,12 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clearmargin.bundle.read import Bundle, read_bundle
-from clearmargin.decision import decide, probability
+from clearmargin.decision import probability
 from clearmargin.errors import BundleError, DataError, ImageError
 from clearmargin.images.limits import Pixels
+from clearmargin.predict.pooled import pool_predictions
 from clearmargin.predict.records import records_of_rows
 from clearmargin.predict.session import Session
-from clearmargin.types import Decision, Prediction, Record
+from clearmargin.types import Decision, LevelName, PooledPrediction, Prediction, Record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,6 +36,8 @@ class Predictor:
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
+        promise = bundle.model.conformal
+        self._why_withheld = f"too uncertain for the promised coverage of {promise.coverage:g}" if promise else None
         self._session = Session(bundle.read("model.onnx"), name=str(bundle.folder / "model.onnx"))
         if self._session.image_shape != bundle.model.preprocessing.shape:
             raise BundleError(
@@ -82,6 +85,25 @@ class Predictor:
         finally:
             pool.shutdown(cancel_futures=True)  # who stops listening waits for no more than the reads under way
 
+    def pool(self, predictions: Iterable[Prediction], level: LevelName) -> list[PooledPrediction]:
+        """One prediction for each slide or patient, in the order in which they first appear.
+
+        The rule and the threshold are the bundle's own for this level. Refused images are left out and counted; an
+        image that says nothing of its slide or patient is a thing of its own.
+
+        Args:
+            predictions: of the images.
+            level: `slide` or `patient`.
+
+        Raises:
+            BundleError: the model has no such level; says why.
+        """
+        model = self.bundle.model
+        if level not in model.levels:
+            reason = model.no_levels.get(level, "the bundle holds no rule for it")
+            raise BundleError(f"{self.bundle.folder}: this model does not decide by {level}: {reason}.")
+        return pool_predictions(predictions, level, rule=model.levels[level])
+
     def predict_pixels(self, pixels: Pixels) -> Prediction:
         """The prediction for one decoded image.
 
@@ -89,6 +111,14 @@ class Predictor:
             pixels: uint8 or uint16, (H, W, C), C = 1 or 3.
         """
         return self._decide([Record("")], [self.bundle.model.preprocessing.apply(pixels)])[0]
+
+    def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(N,) logits of malignant, before any calibration.
+
+        Args:
+            images: (N, H, W, C), packed by the bundle's preprocessing.
+        """
+        return self._session.logits(images)
 
     def _read(self, record: Record) -> _Read:
         try:
@@ -100,8 +130,8 @@ class Predictor:
         readable = [image for image in images if not isinstance(image, ImageError)]
         model = self.bundle.model
         logits = self._session.logits(np.stack(readable)) if readable else np.empty(0, np.float32)
-        probabilities = probability(logits, model.temperature)
-        decisions = decide(probabilities, model.decision_point.threshold)
+        probabilities = probability(logits, model.calibrated_by)
+        decisions = model.decide(probabilities)
         answers = iter(zip(logits, probabilities, decisions, strict=True))
         predictions = []
         for record, image in zip(records, images, strict=True):
@@ -109,8 +139,9 @@ class Predictor:
                 predictions.append(Prediction(record, None, None, "refused", image.reason))
             else:
                 logit, chance, decision = next(answers)
-                word: Decision = "malignant" if decision == "malignant" else "benign"
-                predictions.append(Prediction(record, float(logit), float(chance), word))
+                word: Decision = decision.item()
+                reason = self._why_withheld if word == "abstain" else None
+                predictions.append(Prediction(record, float(logit), float(chance), word, reason))
         return predictions
 
 

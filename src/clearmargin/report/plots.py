@@ -1,8 +1,9 @@
-"""One function a figure; each returns an SVG string that is the same for the same numbers.
+"""One function a figure; each returns a picture that is the same for the same numbers.
 
 Malignant and validation are drawn in the accent colour, benign and train in the neutral one, the
 operating point as a filled dot and the naive threshold of 0.5 as a hollow one, in every figure. The
-canvas is elsewhere (`svg.py`), and so is the choice of what a report shows (`html.py`).
+canvas is elsewhere (`svg.py`); so are the figures of calibration, abstention and usefulness
+(`evidence_plots.py`).
 """
 
 from __future__ import annotations
@@ -18,23 +19,22 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from clearmargin.evaluation.calibration import ReliabilityBins
-from clearmargin.report.svg import ACCENT, GRID, INK, MUTED, NEUTRAL, drawing, legend_above, render
+from clearmargin.report.svg import ACCENT, GRID, INK, MUTED, NEUTRAL, Picture, drawing, legend_above, render
 from clearmargin.types import LABEL_NAMES
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 Interval = tuple[float, float]
 
-_TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
-_TICK_TEXTS = ("0", "0.25", "0.5", "0.75", "1")
+TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
+TICK_TEXTS = ("0", "0.25", "0.5", "0.75", "1")
 _DOT: dict[str, Any] = {"markersize": 5.5, "clip_on": False}
 _TICK: dict[str, Any] = {"markersize": 9, "markeredgewidth": 2, "clip_on": False}
 _UPPER_TICKS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 _UPPER_TICK_TEXTS = ("0.5", "0.6", "0.7", "0.8", "0.9", "1")
 
 
-def training_curves(history: pd.DataFrame, *, kept_epoch: int | None = None) -> str:
+def training_curves(history: pd.DataFrame, *, kept_epoch: int | None = None) -> Picture:
     """Loss and accuracy by epoch, training and validation, the epoch whose weights were kept marked.
 
     Args:
@@ -81,7 +81,7 @@ def roc(
     threshold: float,
     sensitivity_interval: Interval | None = None,
     specificity_interval: Interval | None = None,
-) -> str:
+) -> Picture:
     """ROC curve with the operating point (its intervals as whiskers) and the naive threshold 0.5.
 
     Args:
@@ -93,7 +93,7 @@ def roc(
     """
     false_alarms, found, _ = roc_curve(labels, probabilities)
     with drawing() as figure:
-        axes = _unit_square(figure.add_subplot())
+        axes = unit_square(figure.add_subplot())
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (3, 3)))
         axes.plot(false_alarms, found, color=ACCENT)
         x, y = _rates(labels, probabilities, 0.5)
@@ -116,7 +116,7 @@ def _rates(labels: Labels, probabilities: Floats, threshold: float) -> tuple[flo
     return float(called[labels == 0].mean()), float(called[labels == 1].mean())
 
 
-def precision_recall(labels: Labels, probabilities: Floats, *, threshold: float) -> str:
+def precision_recall(labels: Labels, probabilities: Floats, *, threshold: float) -> Picture:
     """Precision (PPV) against recall (sensitivity), with the operating point and the share of malignant.
 
     Args:
@@ -127,7 +127,7 @@ def precision_recall(labels: Labels, probabilities: Floats, *, threshold: float)
     precision, recall, _ = precision_recall_curve(labels, probabilities)
     prevalence = float(labels.mean())
     with drawing() as figure:
-        axes = _unit_square(figure.add_subplot())
+        axes = unit_square(figure.add_subplot())
         axes.axhline(prevalence, color=MUTED, linewidth=1, linestyle=(0, (3, 3)))
         axes.text(0.02, prevalence + 0.015, "share of malignant", fontsize=9.5, color=MUTED)
         axes.plot(recall, precision, color=ACCENT)
@@ -141,7 +141,7 @@ def precision_recall(labels: Labels, probabilities: Floats, *, threshold: float)
         return render(figure, "precision-recall", title="Precision–recall curve with the operating point")
 
 
-def confusion(matrix: Sequence[Sequence[int]]) -> str:
+def confusion(matrix: Sequence[Sequence[int]]) -> Picture:
     """Counts and row percentages at the operating point.
 
     Args:
@@ -170,29 +170,7 @@ def confusion(matrix: Sequence[Sequence[int]]) -> str:
         return render(figure, "confusion", title="Confusion matrix: counts and shares of each true class")
 
 
-def reliability(bins: ReliabilityBins) -> str:
-    """Observed share of malignant by predicted probability, with 95 % Wilson bars, over the bins' counts."""
-    filled = np.asarray(bins.count) > 0
-    centre, observed = np.asarray(bins.mean_probability)[filled], np.asarray(bins.observed)[filled]
-    low, high = np.asarray(bins.low)[filled], np.asarray(bins.high)[filled]
-    with drawing() as figure:
-        upper, lower = figure.subplots(2, 1, height_ratios=(4, 1), sharex=True)
-        _unit_square(upper)
-        upper.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (3, 3)))
-        upper.vlines(centre, low, high, color=ACCENT, linewidth=1.5, alpha=0.7)
-        upper.plot(centre, observed, "o-", color=ACCENT, markersize=4.5, linewidth=1.25, clip_on=False)
-        upper.set_title("observed share of malignant")
-        upper.tick_params(labelbottom=False)
-        edges = np.append(np.asarray(bins.lower), np.asarray(bins.upper)[-1])
-        lower.bar(edges[:-1], bins.count, width=np.diff(edges) * 0.9, align="edge", color=NEUTRAL, alpha=0.55)
-        lower.grid(visible=False)
-        lower.set_yticks([0, int(np.max(bins.count, initial=1))])
-        lower.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-        lower.set_xlabel("predicted probability; below: images per bin")
-        return render(figure, "reliability", title="Reliability: predicted probability against observed share")
-
-
-def probability_histogram(labels: Labels, probabilities: Floats, *, threshold: float, n_bins: int = 40) -> str:
+def probability_histogram(labels: Labels, probabilities: Floats, *, threshold: float, n_bins: int = 40) -> Picture:
     """Share of each class's images by probability, malignant upwards and benign downwards, with the threshold."""
     edges = np.linspace(0, 1, n_bins + 1)
     with drawing() as figure:
@@ -220,12 +198,12 @@ def probability_histogram(labels: Labels, probabilities: Floats, *, threshold: f
         axes.set_title(f"share of {LABEL_NAMES[1]} ↑ and of {LABEL_NAMES[0]} ↓ images")
         axes.yaxis.set_major_locator(MaxNLocator(nbins=6, symmetric=True))
         axes.yaxis.set_major_formatter(lambda value, _: f"{abs(value) * 100:.3g} %")
-        axes.set_xticks(_TICKS, _TICK_TEXTS)
+        axes.set_xticks(TICKS, TICK_TEXTS)
         axes.set_xlabel("probability of malignant")
         return render(figure, "histogram", title="Histogram of the probabilities by class with the threshold")
 
 
-def patient_shares(patients: pd.DataFrame) -> str:
+def patient_shares(patients: pd.DataFrame) -> Picture:
     """For each patient the share of images called malignant (dot) against the true share (bar).
 
     Args:
@@ -244,7 +222,7 @@ def patient_shares(patients: pd.DataFrame) -> str:
         return render(figure, "patient-shares", title=title, texts=_shorten(names, patients["patient_id"]))
 
 
-def patient_scores(patients: pd.DataFrame, *, column: str, label: str, overall: float | None) -> str:
+def patient_scores(patients: pd.DataFrame, *, column: str, label: str, overall: float | None) -> Picture:
     """One figure for each patient; hollow where it rests on few images.
 
     Args:
@@ -279,7 +257,7 @@ def _patient_rows(axes: Axes, names: Sequence[str]) -> Axes:
     axes.set_yticks(range(len(names)), names)
     axes.tick_params(axis="y", labelcolor=INK, labelsize=9.5)
     axes.set_xlim(0, 1)
-    axes.set_xticks(_TICKS, _TICK_TEXTS)
+    axes.set_xticks(TICKS, TICK_TEXTS)
     axes.spines["left"].set_visible(False)
     return axes
 
@@ -294,10 +272,11 @@ def _shorten(names: Sequence[str], patient_ids: pd.Series[str], longest: int = 1
     return dict(zip(names, short, strict=True))
 
 
-def _unit_square(axes: Axes) -> Axes:
+def unit_square(axes: Axes) -> Axes:
+    """The axes with both scales from 0 to 1."""
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.005)
-    axes.set_xticks(_TICKS, _TICK_TEXTS)
-    axes.set_yticks(_TICKS, _TICK_TEXTS)
+    axes.set_xticks(TICKS, TICK_TEXTS)
+    axes.set_yticks(TICKS, TICK_TEXTS)
     axes.spines["bottom"].set_color(GRID)
     return axes

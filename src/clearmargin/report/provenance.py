@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
+from clearmargin.evaluation.classification_report import format_classification_report
+from clearmargin.report.certainty import calibration_text
+from clearmargin.report.document import Row, Shown, Table, counted
 from clearmargin.report.run_files import RunFiles, Values
-from clearmargin.report.words import DASH, count, duration, moment, percent, plural
+from clearmargin.report.words import count, percent, plural, span
 from clearmargin.settings import AugmentSettings, RunConfig
 from clearmargin.types import MALIGNANT, SPLITS
 
@@ -38,18 +39,11 @@ class Step:
     change: int
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
-    key: str
-    value: str
-    changed: bool
-
-
 def flow_steps(audit: Values) -> list[Step]:
     """The counts from files found to images used, each with what was lost on the way."""
     flow = audit.get("flow") or []
     counts = [int(step["count"]) for step in flow]
-    changes = [0] + [now - before for before, now in itertools.pairwise(counts)]
+    changes = [now - before for before, now in itertools.pairwise(counts[:1] + counts)]
     return [Step(str(step["step"]), n, change) for step, n, change in zip(flow, counts, changes, strict=True)]
 
 
@@ -78,13 +72,29 @@ def split_rows(run: RunFiles) -> list[SplitRow]:
     return rows
 
 
+def split_table(run: RunFiles) -> Table | None:
+    """The same as a table; None where nothing is known of the split."""
+    rows = [
+        Row(
+            each.split,
+            (
+                counted(each.n_images, f"split.{each.split}.n_images"),
+                counted(each.n_patients, f"split.{each.split}.n_patients"),
+                Shown(percent(each.share, 1), f"split.{each.split}.malignant_share"),
+            ),
+        )
+        for each in split_rows(run)
+    ]
+    return Table(("Split", "Images", "Patients", "Malignant"), tuple(rows)) if rows else None
+
+
 def _split_row(name: str, rows: pd.DataFrame) -> SplitRow:
     known = rows["patient_id"] != ""
     n_patients = int(rows["patient_id"].nunique()) if known.all() else None
     return SplitRow(name, len(rows), n_patients, int((rows["label"] == MALIGNANT).sum()))
 
 
-def methods(run: RunFiles, *, kept_epoch: int | None) -> Terms:
+def methods(run: RunFiles) -> Terms:
     """Split, preprocessing, model, training, calibration, operating point and interval, one line each."""
     config, environment, metrics, interval = run.config, run.environment, run.metrics, run.interval
     calibration, point = metrics.get("calibration") or {}, metrics["operating_point"]
@@ -92,25 +102,49 @@ def methods(run: RunFiles, *, kept_epoch: int | None) -> Terms:
     terms = [
         ("Split", _split_line(run)),
         ("Preprocessing", _preprocessing_line(environment.get("preprocessing") or {})),
-        ("Model", _join(model.get("name") or (config and config.model.name), _parameters(model))),
+        ("Model", join(model.get("name") or (config and config.model.name), _parameters(model), _networks(model))),
     ]
     if config is not None:
         terms += [
-            ("Training", _training_line(config, run, kept_epoch)),
+            ("Training", _training_line(config, run)),
             ("Augmentation", _augmentation(config.augment)),
         ]
     if calibration:
-        temperature = calibration.get("temperature")
-        method = str(calibration.get("method", "")).replace("_", " ")
-        terms.append(("Calibration", _join(method, temperature is not None and f"temperature {temperature:.3f}")))
-    terms.append(("Operating point", _join(point.get("name"), f"threshold {run.threshold:.4f}", point.get("rule"))))
+        terms.append(("Calibration", calibration_text(calibration)))
+    terms.append(("Operating point", join(point.get("name"), f"threshold {run.threshold:.4f}", point.get("rule"))))
+    if point.get("not_attained"):
+        terms.append(("Asked operating point", str(point["not_attained"])))
+    terms += _further_methods(run)
     if interval:
         resamples, unit = interval.get("resamples"), interval.get("unit", "image")
         method = str(interval.get("method", "")).replace("_", " ")
         terms.append(
-            ("Intervals", _join(method, resamples and f"{resamples:,} resamples of {unit}s", interval.get("note")))
+            ("Intervals", join(method, resamples and f"{resamples:,} resamples of {unit}s", interval.get("note")))
         )
     return [(term, text) for term, text in terms if text]
+
+
+def classification_report(run: RunFiles) -> str | None:
+    """The classification report of the headline split as text; None where the run has none."""
+    return format_classification_report(run.block) if run.block.get("classification_report") else None
+
+
+def _further_methods(run: RunFiles) -> Terms:
+    """Abstention, folds and seeds, where the run has them."""
+    terms: Terms = []
+    region = run.metrics.get("abstention") or {}
+    if region.get("coverage"):
+        between = None if region.get("low") is None else (region["low"], region["high"])
+        withheld = f"withheld {span(between)}" if between else "nothing withheld"
+        promised = f"promised coverage {region['coverage']:g}"
+        terms.append(("Abstention", join(f"conformal, by {region['unit']}", promised, withheld)))
+    protocol = run.protocol
+    if protocol.get("folds"):
+        folds, repeats = plural(protocol["folds"], "fold"), plural(protocol.get("repeats") or 1, "repeat")
+        terms.append(("Cross-validation", join(folds, repeats)))
+    if seeds := (run.metrics.get("seeds") or {}).get("seeds"):
+        terms.append(("Seeds", ", ".join(map(str, seeds))))
+    return terms
 
 
 def _split_line(run: RunFiles) -> str:
@@ -118,10 +152,11 @@ def _split_line(run: RunFiles) -> str:
         "patient": "by patient: no patient is in two splits",
         "image": "by image: patients may be on both sides",
         "official": "the data set's official split",
+        "external": "none: data that the model was not made from",
     }.get(str(run.protocol.get("split")), "")
     shared = run.shared_patients if run.protocol.get("split") != "patient" else None
     seed = run.protocol.get("seed")
-    return _join(
+    return join(
         how,
         shared is not None and f"{plural(shared, 'patient')} in both training and {run.headline}",
         seed is not None and f"seed {seed}",
@@ -137,24 +172,28 @@ def _preprocessing_line(spec: Values) -> str:
     mean, std = spec.get("mean", 0.0), spec.get("std", 1.0)
     scale = "divided by 255" + (f", minus {mean:g}" if mean else "") + (f", over {std:g}" if std != 1 else "")
     resize = "interpolation" in spec and f"{spec['interpolation']} interpolation"
-    return _join(size, grey, fit.get(str(spec.get("fit"))), resize, scale)
+    return join(size, grey, fit.get(str(spec.get("fit"))), resize, scale)
 
 
 def _parameters(model: Values) -> str | None:
     return f"{model['parameters']:,} parameters" if model.get("parameters") else None
 
 
-def _training_line(config: RunConfig, run: RunFiles, kept_epoch: int | None) -> str:
-    train = config.train
+def _networks(model: Values) -> str | None:
+    return f"the mean logit of {model['ensemble']} such networks" if (model.get("ensemble") or 1) > 1 else None
+
+
+def _training_line(config: RunConfig, run: RunFiles) -> str:
+    train, kept = config.train, kept_epoch(run)
     ran = f"{len(run.history)} of at most {plural(train.epochs, 'epoch')}" if run.history is not None else None
-    return _join(
+    return join(
         f"recipe {config.recipe}",
         f"{train.optimizer}, learning rate {train.learning_rate:g} ({train.schedule})",
         train.weight_decay and f"weight decay {train.weight_decay:g}",
         f"batches of {train.batch_size}",
         ran or f"at most {plural(train.epochs, 'epoch')}",
         train.patience and f"stops after {plural(train.patience, 'epoch')} without a better {_plain(train.monitor)}",
-        kept_epoch is not None and f"weights of epoch {kept_epoch} kept{_why_kept(config)}",
+        kept is not None and f"weights of epoch {kept} kept{_why_kept(config)}",
         train.balance != "none" and f"classes balanced by {train.balance}",
         train.label_smoothing and f"label smoothing {train.label_smoothing:g}",
         train.average_decay and f"weights averaged (decay {train.average_decay:g})",
@@ -180,7 +219,7 @@ def _augmentation(settings: AugmentSettings) -> str:
     return ", ".join(used) or "none"
 
 
-def _join(*parts: object) -> str:
+def join(*parts: object) -> str:
     """The parts that say something, separated by semicolons."""
     return "; ".join(str(part) for part in parts if part)
 
@@ -199,61 +238,6 @@ def kept_epoch(run: RunFiles) -> int | None:
     return int(run.history["epoch"].iloc[best])
 
 
-def machine(run: RunFiles) -> Terms:
-    """Versions, hashes, seed and machine."""
-    environment = run.environment
-    libraries: Mapping[str, str] = environment.get("libraries") or {}
-    seed = run.protocol.get("seed", run.config.seed if run.config else None)
-    terms: list[tuple[str, Any]] = [
-        ("Started", environment.get("started") and moment(str(environment["started"]))),
-        ("Clearmargin", environment.get("clearmargin")),
-        ("Python", environment.get("python")),
-        ("Platform", environment.get("platform")),
-        ("Processor", _join(environment.get("processor"), _cores(environment))),
-        ("Device", _join(environment.get("device"), environment.get("precision"))),
-        ("Seed", None if seed is None else str(seed)),
-        ("Data sha256", environment.get("data_sha256")),
-        ("Split sha256", environment.get("split_sha256") or run.protocol.get("split_sha256")),
-        ("Libraries", ", ".join(f"{name} {version}" for name, version in libraries.items())),
-    ]
-    return [(term, str(text)) for term, text in terms if text]
-
-
-def _cores(environment: Values) -> str:
-    cores, threads = environment.get("cores"), environment.get("threads")
-    return _join(cores and plural(cores, "core"), threads and f"{plural(threads, 'thread')} used")
-
-
-def stages(environment: Values) -> list[tuple[str, str, str]]:
-    """(stage, time, share of the longest in percent), in the order they ran."""
-    seconds: Mapping[str, float] = environment.get("seconds") or {}
-    longest = max(seconds.values(), default=0.0) or 1.0
-    return [(name, duration(value), f"{100 * value / longest:.1f}") for name, value in seconds.items()]
-
-
-def settings(config: RunConfig) -> list[Setting]:
-    """Every setting, dotted, marked where it is not the default."""
-    now, default = _flat(config.model_dump(mode="json")), _flat(RunConfig().model_dump(mode="json"))
-    return [Setting(key, _text(value), value != default[key]) for key, value in now.items()]
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
-    return flat
-
-
-def _text(value: object) -> str:
-    if value is None:
-        return DASH
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_text, value))
-    return f"{value:g}" if isinstance(value, float) else str(value) or "(empty)"
-
-
 def counts_line(audit: Values) -> str:
     """One line: images, patients, slides, classes."""
     counts: Values = audit.get("counts") or {}
@@ -262,7 +246,7 @@ def counts_line(audit: Values) -> str:
     patients, slides = counts.get("patients"), counts.get("slides")
     total = counts.get("images") or 0
     malignant = counts.get("malignant") or 0
-    return _join(
+    return join(
         f"{count(total)} images",
         plural(patients, "patient") if patients else "patients not known",
         slides and plural(slides, "slide"),

@@ -28,6 +28,7 @@ class RunFiles:
     """The files of a run that the report reads; tables have the columns that `DESIGN.md` gives them."""
 
     name: str
+    folder: Path
     metrics: Values
     predictions: pd.DataFrame
     config: RunConfig | None
@@ -40,6 +41,33 @@ class RunFiles:
     def headline(self) -> Split:
         """The split that the answer is about: test, otherwise the last one that was evaluated."""
         return next(split for split in reversed(SPLITS) if split in self.metrics)
+
+    @property
+    def block(self) -> Values:
+        """The figures of the headline split."""
+        values: Values = self.metrics[self.headline]
+        return values
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        """The predictions of the headline split."""
+        return self.predictions[self.predictions["split"] == self.headline]
+
+    @property
+    def thresholds(self) -> float | pd.Series:
+        """What decided the rows: one threshold, or in a cross-validation for each row that of its fold."""
+        by_fold = self.metrics["operating_point"].get("by_fold")
+        if not by_fold or self.split is None or "fold" not in self.split:
+            return self.threshold
+        fold_of = dict(zip(self.split["path"], self.split["fold"].astype(str), strict=True))
+        return self.rows["path"].map(fold_of).map(by_fold).astype("float64")
+
+    @property
+    def is_external(self) -> bool:
+        """Whether the model was trained elsewhere, and its images come from outside."""
+        if "folds" in self.protocol:  # each image was tested by a network that had not seen its patient
+            return False
+        return "train" not in self.metrics and "train" not in (self.protocol.get("images") or {})
 
     @property
     def protocol(self) -> Values:
@@ -83,6 +111,7 @@ def read_run(run: Path) -> RunFiles:
     config = run / "config.toml"
     return RunFiles(
         name=run.resolve().name,
+        folder=run,
         metrics=metrics,
         predictions=read_predictions(run / "predictions.csv"),
         config=read_config(config) if config.exists() else None,

@@ -1,9 +1,9 @@
-"""Drawing without side effects: a matplotlib figure becomes one SVG that can stand inside any page.
+"""Drawing without side effects: a matplotlib figure becomes one SVG that can stand inside any page, or a file.
 
-The same figure always gives the same text: fixed salt, no date, coordinates to a hundredth. Colours
-are CSS variables with a fallback, so that the page decides between light and dark; text stays text in
-the page's own font. `matplotlib.pyplot` is never imported and the user's settings neither matter here
-nor are changed. What is drawn is elsewhere (`plots.py`).
+The same figure always gives the same text: fixed salt, no date, coordinates to a hundredth. In the page
+colours are CSS variables with a fallback, so that the page decides between light and dark; text stays text in
+the page's own font. A file has colours and letters of its own, for print. `matplotlib.pyplot` is never
+imported and the user's settings neither matter here nor are changed. What is drawn is elsewhere (`plots.py`).
 """
 
 from __future__ import annotations
@@ -11,13 +11,21 @@ from __future__ import annotations
 import html
 import io
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import matplotlib
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from clearmargin.files import write_whole
 
 WIDTH, HEIGHT = 360, 290
 """Of an ordinary figure, in user units; one is about one CSS pixel where three stand side by side."""
@@ -34,6 +42,9 @@ _VARIABLES = {
     NEUTRAL: "var(--plot-neutral, #7b8794)",
     PAPER: "var(--plot-paper, #ffffff)",
 }
+
+_PRINTED = {INK: "#1f1b1d", MUTED: "#6a6266", GRID: "#e5dfdc", ACCENT: "#a5195f", NEUTRAL: "#6f7f8f", PAPER: "#ffffff"}
+_COLOURED = ("color", "facecolor", "edgecolor", "markerfacecolor", "markeredgecolor")
 
 _SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -79,11 +90,13 @@ _KEPT = {"backend", "backend_fallback", "interactive", "toolbar", "timezone"}
 @contextmanager
 def drawing(*, height: float = HEIGHT) -> Iterator[Figure]:
     """An empty figure under our settings alone; build and `render` it inside the block."""
-    defaults: dict[Any, Any] = {
-        key: matplotlib.rcParamsDefault[key] for key in matplotlib.rcParamsDefault if key not in _KEPT
-    }
-    with matplotlib.rc_context(defaults | _SETTINGS):
+    with matplotlib.rc_context(_settings()):
         yield Figure(figsize=(WIDTH / 72, height / 72), layout="constrained")
+
+
+def _settings() -> dict[Any, Any]:
+    defaults = {key: matplotlib.rcParamsDefault[key] for key in matplotlib.rcParamsDefault if key not in _KEPT}
+    return defaults | _SETTINGS
 
 
 def legend_above(axes: Axes, *, columns: int = 3) -> None:
@@ -91,8 +104,55 @@ def legend_above(axes: Axes, *, columns: int = 3) -> None:
     axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.02), ncols=columns)
 
 
-def render(figure: Figure, name: str, *, title: str, texts: Mapping[str, str] | None = None) -> str:
-    """The figure as an `<svg>` element.
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A figure that was drawn: `svg` stands inside a page, `save` makes a file of it."""
+
+    svg: str
+    _figure: Figure = field(repr=False)
+    _name: str
+    _texts: Mapping[str, str] = field(repr=False)
+
+    def save(self, path: Path) -> None:
+        """Writes the figure as the kind of file that the name's ending says, .svg or .pdf; the same bytes each time."""
+        _print_colours(self._figure)
+        for text in self._figure.findobj(Text):
+            assert isinstance(text, Text)
+            text.set_text(self._texts.get(text.get_text(), text.get_text()))
+        kind = path.suffix.removeprefix(".")
+        dates = {"svg": {"Date": None, "Creator": None}, "pdf": {"CreationDate": None, "Creator": None}}[kind]
+        # As outlines, the letters need no font where the picture is looked at.
+        letters = {"svg.fonttype": "path", "pdf.fonttype": 42, "svg.hashsalt": f"clearmargin-{self._name}"}
+        with matplotlib.rc_context(_settings() | letters), warnings.catch_warnings():
+            # A name may hold letters that the font lacks; they become boxes.
+            warnings.filterwarnings("ignore", message="Glyph", category=UserWarning)
+            write_whole(path, lambda partial: self._figure.savefig(partial, format=kind, metadata=dates))
+
+
+def _print_colours(figure: Figure) -> None:
+    """Puts the colours of print in the place of the stand-ins."""
+    figure.draw_without_rendering()  # ticks come into being when they are drawn
+    figure.set_facecolor("none")
+    for artist in figure.findobj():
+        for part in _COLOURED:
+            _print_colour(artist, part)
+
+
+def _print_colour(artist: Artist, part: str) -> None:
+    get, put = getattr(artist, f"get_{part}", None), getattr(artist, f"set_{part}", None)
+    if get is None or put is None:
+        return
+    now = get()
+    if isinstance(now, str) and now in ("none", "auto"):
+        return
+    colours = [now] if isinstance(now, str | tuple) else list(now)
+    stand_ins = {_PRINTED.get(to_hex(colour)) for colour in colours}
+    if len(stand_ins) == 1 and (printed := stand_ins.pop()):
+        put(printed)
+
+
+def render(figure: Figure, name: str, *, title: str, texts: Mapping[str, str] | None = None) -> Picture:
+    """The figure as a picture whose `svg` is one `<svg>` element.
 
     Args:
         figure: made by `drawing`, in whose block this is called.
@@ -116,11 +176,12 @@ def render(figure: Figure, name: str, *, title: str, texts: Mapping[str, str] | 
         body = re.sub(f"(?<=>)(?:{words})(?=<)", lambda word: html.escape(texts[word[0]]), body)
     width, height = (side * 72 for side in figure.get_size_inches())
     label = html.escape(title)
-    return (
+    element = (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="plot" role="img" aria-label="{label}" '
         f'viewBox="0 0 {width:g} {height:g}" stroke-linejoin="round" stroke-linecap="butt">'
         f"<title>{label}</title>{body}"
     )
+    return Picture(element, figure, name, texts or {})
 
 
 def _rewrite_tag(tag: str, name: str) -> str:

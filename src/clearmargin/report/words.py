@@ -22,14 +22,18 @@ class Figure:
     low: float | None = None
     high: float | None = None
     reason: str | None = None
+    method: str | None = None
+    """How its interval was made."""
+    place: str = ""
+    """Where it stands in metrics.json, as `test.image.auroc`."""
 
     @property
     def interval(self) -> tuple[float, float] | None:
         return None if self.low is None or self.high is None else (self.low, self.high)
 
 
-def read_figure(values: Mapping[str, Any] | None, name: str) -> Figure:
-    """A figure of METRICS: `{"value", "ci"}`, a bare number (loss), or null with a reason.
+def read_figure(values: Mapping[str, Any] | None, name: str, *, place: str = "") -> Figure:
+    """A figure of METRICS: `{"value", "ci"}`, a bare number (loss), or null with a reason; `place` is where it stands.
 
     >>> read_figure({"auroc": {"value": 0.9, "ci": [0.8, 0.95]}}, "auroc").interval
     (0.8, 0.95)
@@ -37,14 +41,15 @@ def read_figure(values: Mapping[str, Any] | None, name: str) -> Figure:
     'one class only'
     """
     entry = (values or {}).get(name)
+    place = f"{place}.{name}" if place else name
     if entry is None:
-        return Figure(None, reason=(values or {}).get("reason") or "not recorded in this run")
+        return Figure(None, reason=(values or {}).get("reason") or "not recorded in this run", place=place)
     if not isinstance(entry, Mapping):
-        return Figure(float(entry))
+        return Figure(float(entry), place=place)
     if entry.get("value") is None:
-        return Figure(None, reason=entry.get("reason") or "undefined")
+        return Figure(None, reason=entry.get("reason") or "undefined", place=place)
     low, high = entry.get("ci") or (None, None)
-    return Figure(float(entry["value"]), low, high, entry.get("reason"))
+    return Figure(float(entry["value"]), low, high, entry.get("reason"), entry.get("method"), place)
 
 
 def decimal(value: float | None, digits: int = 3) -> str:
@@ -60,7 +65,19 @@ def decimal(value: float | None, digits: int = 3) -> str:
         return f">{1 - step:.{digits}f}"
     if value > 0 and float(text) == 0:
         return f"<{step:.{digits}f}"
-    return text
+    return signed(value, digits) if value < 0 else text
+
+
+def signed(value: float | None, digits: int = 3) -> str:
+    """A figure that may lie anywhere, as a slope or an intercept, with so many decimals.
+
+    >>> signed(-0.4567), signed(1.0), signed(-0.00001), signed(None)
+    ('−0.457', '1.000', '0.000', '—')
+    """
+    if value is None:
+        return DASH
+    text = f"{abs(value):.{digits}f}"
+    return f"\N{MINUS SIGN}{text}" if value < 0 and float(text) else text
 
 
 def percent(value: float | None, digits: int = 0) -> str:
@@ -82,10 +99,13 @@ def percent(value: float | None, digits: int = 0) -> str:
 def span(interval: tuple[float, float] | None, digits: int = 3) -> str:
     """An interval.
 
-    >>> span((0.871, 0.9404), 2), span(None)
-    ('0.87–0.94', '—')
+    >>> span((0.871, 0.9404), 2), span((-0.1, 0.3), 1), span(None)
+    ('0.87–0.94', '−0.1 to 0.3', '—')
     """
-    return DASH if interval is None else f"{decimal(interval[0], digits)}–{decimal(interval[1], digits)}"
+    if interval is None:
+        return DASH
+    low, high = (decimal(end, digits) for end in interval)
+    return f"{low}–{high}" if low[0].isdigit() and high[0].isdigit() else f"{low} to {high}"
 
 
 def count(value: int | float | None) -> str:

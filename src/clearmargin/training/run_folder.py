@@ -2,6 +2,7 @@
 
 config.toml environment.json manifest.parquet audit.json split.csv history.csv log.jsonl
 predictions.csv metrics.json report.html bundle/ checkpoint/ run.json
+and folds/ or seeds/, with a run in each folder of theirs
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ from clearmargin.settings import RunConfig
 LIBRARIES = ("torch", "lightning-fabric", "onnx", "onnxruntime", "numpy", "pandas", "pillow", "scikit-learn", "scipy")
 _HASHED = ("config.toml", "manifest.parquet", "split.csv", "predictions.csv", "metrics.json", "bundle/SHA256SUMS")
 
+FOLDS, SEEDS = "folds", "seeds"
+"""Folders of the runs that a cross-validation, or a run with several seeds, is made of."""
+
 
 def is_complete(run: Path) -> bool:
     """The run ended; every file is there."""
@@ -35,7 +39,7 @@ def is_complete(run: Path) -> bool:
 
 def is_begun(run: Path) -> bool:
     """Training has saved something, or the run is complete."""
-    return (run / "checkpoint").is_dir() or is_complete(run)
+    return (run / "checkpoint").is_dir() or (run / FOLDS).is_dir() or is_complete(run)
 
 
 @contextmanager
@@ -72,8 +76,9 @@ def open_run(run: Path, config: RunConfig, *, resume: bool) -> Iterator[None]:
 
 
 def finish_run(run: Path, facts: Mapping[str, Any]) -> None:
-    """Writes run.json, which makes the run complete."""
-    files = {name: hashlib.sha256((run / name).read_bytes()).hexdigest() for name in _HASHED}
+    """Writes run.json, which makes the run complete; it hashes those of the run's files that are there."""
+    present = [name for name in _HASHED if (run / name).is_file()]
+    files = {name: hashlib.sha256((run / name).read_bytes()).hexdigest() for name in present}
     content = {"schema": 1, "complete": True, "clearmargin": __version__, "finished": now(), **facts, "sha256": files}
     write_json(run / "run.json", content)
 

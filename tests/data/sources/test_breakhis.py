@@ -78,6 +78,12 @@ class TestMagnification:
         assert "40 (8), 400 (8)" in note.message
         assert "same field" in note.message
 
+    def test_is_a_column_of_the_manifest(self, tmp_path: Path) -> None:
+        frame = read_source(write_breakhis(tmp_path)).frame
+        assert set(frame["magnification"]) == {"40", "400"}
+        for path, value in zip(frame["path"], frame["magnification"], strict=True):
+            assert f"-{value}-" in path
+
     def test_those_asked_for_are_kept_and_the_rest_is_counted(self, tmp_path: Path) -> None:
         manifest = read_source(write_breakhis(tmp_path), options=SourceOptions(magnification=(40,)))
         assert len(manifest) == 8

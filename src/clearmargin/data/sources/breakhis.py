@@ -53,6 +53,7 @@ def read(path: Path, options: SourceOptions = SourceOptions()) -> Manifest:
             "patient_id": [facts.patient_id for _, facts in kept],
             "slide_id": [facts.slide_id for _, facts in kept],
             "official_split": [split_of_folders(name) for name, _ in kept],
+            "magnification": [str(facts.magnification) for _, facts in kept],
         },
         root=path,
         source="breakhis",

@@ -28,7 +28,7 @@ from clearmargin.images.place import split_archive
 from clearmargin.images.read import read_bytes
 
 _REQUIRED = ("path", "label")
-_OPTIONAL_TEXT = ("patient_id", "slide_id", "site", "side", "view")
+_OPTIONAL_TEXT = ("patient_id", "slide_id", "site", "side", "view", "magnification")
 _OPTIONAL_WHOLE = ("x", "y")
 _LARGEST_PLACE = 10**9
 _MAX_ROWS, _MAX_COLUMNS = 10_000_000, 1_000

@@ -1,0 +1,233 @@
+"""`train --folds`: each patient is tested once, by a network that has not seen them.
+
+Every fold is a run of its own in `folds/`. The figures of the whole are those of the out-of-fold predictions of the
+first repetition; the folds of all repetitions show the spread. The bundle holds the networks of the first
+repetition as one, whose logit is the mean of theirs; what decides is chosen on all out-of-fold predictions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from clearmargin.bundle.read import read_bundle
+from clearmargin.bundle.schema import Architecture
+from clearmargin.bundle.torch_model import load_torch_model
+from clearmargin.bundle.write import write_bundle
+from clearmargin.config import read_config
+from clearmargin.data.pseudonyms import hide_paths, read_key
+from clearmargin.data.split import fold_manifest
+from clearmargin.evaluation.assemble import evaluate_predictions
+from clearmargin.evaluation.choices import Choices, choose
+from clearmargin.evaluation.folds import across_folds
+from clearmargin.evaluation.metrics import FIGURES
+from clearmargin.evaluation.predictions import read_predictions, write_predictions
+from clearmargin.files import write_json
+from clearmargin.models import check_model_name
+from clearmargin.models.contract import count_parameters
+from clearmargin.models.ensemble import Ensemble
+from clearmargin.settings import RunConfig
+from clearmargin.training.log import RunLog
+from clearmargin.training.records import build_lineage, build_model_file
+from clearmargin.training.run_folder import FOLDS, check_same, describe_environment, is_begun, is_complete, open_run
+from clearmargin.types import OPTIMISTIC_STAMP, Listener
+from clearmargin.workflow import (
+    HIDDEN_COMMAND,
+    Images,
+    Run,
+    audit_data,
+    decide_all,
+    export,
+    finish,
+    note_choices,
+    pack_images,
+    refer,
+    run_training,
+    split_seed,
+    write_inputs,
+)
+
+_OUT_OF_FOLD = "out-of-fold predictions"
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """One fold that was trained: which, and its run."""
+
+    repeat: int
+    fold: int
+    run: Run
+
+    def tested(self) -> pd.DataFrame:
+        """The predictions of the fold's test images."""
+        table = read_predictions(self.run.folder / "predictions.csv")
+        return table[table["split"] == "test"].assign(repeat=self.repeat, fold=self.fold)
+
+
+def cross_validate(
+    config: RunConfig, out: Path, *, resume: bool = False, command: str = "", listener: Listener = Listener()
+) -> Run:
+    """A cross-validated run: the files of a run, and a run of each fold in `folds/`.
+
+    Args:
+        config: `split.folds` says how many, `split.repeats` how often.
+        out: the run folder, new unless `resume`.
+        resume: go on with a run that was stopped or killed.
+        command: what the user typed, for the report.
+        listener: hears how it goes on.
+
+    Raises:
+        ClearmarginError: of the kind that fits; nothing that looks complete is left behind.
+    """
+    check_model_name(config.model.name)
+    shown = config
+    if config.data.pseudonymise:
+        shown, command = hide_paths(config, read_key()), HIDDEN_COMMAND
+    if resume and is_complete(out):
+        check_same(read_config(out / "config.toml"), shown, out)
+        listener.note(f"{out}: this run is complete already.")
+        return Run(out)
+    with open_run(out, shown, resume=resume):
+        log = RunLog(out / "log.jsonl", listener)
+        environment = describe_environment(command)
+        audit = audit_data(config, out, log)
+        fold_manifest(audit.manifest, config.split.folds, by=config.split.by, seed=split_seed(config))
+        images = pack_images(audit, config, log)
+        folds = train_folds(config, out / FOLDS, images, log)
+        first = [fold for fold in folds if fold.repeat == 0]
+        table, by_fold = decide_out_of_fold(gather(first, images), config)
+        write_predictions(table, out / "predictions.csv")
+        write_inputs(out, audit, table[["path", "patient_id", "label", "split", "fold"]])
+        choices = choose(table, config.evaluate, seed=config.seed)
+        choices = replace(choices, point=replace(choices.point, chosen_on=_OUT_OF_FOLD))
+        note_choices(choices, log)
+        metrics = evaluate_predictions(
+            table,
+            choices,
+            protocol=_describe_protocol(config, images, first),
+            settings=config.evaluate,
+            seed=config.seed,
+            columns=audit.manifest.frame,
+            by_fold=by_fold,
+            listener=log,
+        )
+        metrics |= describe_folds(folds, config.split.folds)
+        write_json(out / "metrics.json", metrics)
+        _write_ensemble(
+            out,
+            config,
+            first,
+            metrics,
+            table=table,
+            choices=choices,
+            images=images,
+            environment=environment,
+            log=log,
+        )
+        log.close_stage()
+        write_json(out / "environment.json", environment | {"seconds": dict(log.seconds)})
+        finish(out, metrics, images, log)
+    return Run(out)
+
+
+def train_folds(config: RunConfig, folder: Path, images: Images, listener: Listener) -> list[Fold]:
+    """Every fold of every repetition, each a run in `folder`; those that are complete are not trained again."""
+    n_folds, done = config.split.folds, []
+    for number in range(config.split.repeats * n_folds):
+        repeat, fold = divmod(number, n_folds)
+        listener.note(f"Fold {fold + 1} of {n_folds}" + (f", repetition {repeat + 1}." if repeat else "."))
+        changes = {"fold": fold, "repeats": 1, "seed": split_seed(config) + repeat}
+        split = config.split.model_copy(update=changes)
+        part = config.model_copy(update={"split": split, "seed": config.seed + repeat})
+        place = folder / str(number)
+        run = run_training(part, place, resume=is_begun(place), images=images, with_report=False, listener=listener)
+        done.append(Fold(repeat, fold, run))
+    return done
+
+
+def gather(folds: list[Fold], images: Images) -> pd.DataFrame:
+    """The out-of-fold predictions of one repetition, one row an image, in the manifest's order."""
+    table = pd.concat([fold.tested() for fold in folds], ignore_index=True)
+    return table.set_index("path").loc[images.manifest.frame["path"].tolist()].reset_index()
+
+
+def decide_out_of_fold(table: pd.DataFrame, config: RunConfig) -> tuple[pd.DataFrame, dict[int, Choices]]:
+    """The table decided anew, each fold by what is chosen on the other folds; and those choices by fold.
+
+    A fold's own validation part is small. The other folds hold many more patients, none of whom is in this one (or,
+    in folds of images, many more images).
+    """
+    parts, by_fold = [], {}
+    for fold, rows in table.groupby("fold"):
+        choices = choose(table[table["fold"] != fold], config.evaluate, seed=config.seed)
+        by_fold[int(str(fold))] = choices
+        parts.append(decide_all(rows, choices))
+    return pd.concat(parts).sort_index(), by_fold
+
+
+def describe_folds(folds: list[Fold], n_folds: int) -> dict[str, Any]:
+    """`folds` and `across_folds` of metrics.json."""
+    entries = []
+    for fold in folds:
+        block = fold.run.metrics["test"]["image"]
+        figures = {name: block[name]["value"] for name in FIGURES}
+        counts = {"n_images": block["n_images"], "n_patients": block["n_patients"]}
+        entries.append({"repeat": fold.repeat, "fold": fold.fold, **counts, "figures": figures})
+    values = {
+        name: np.array([np.nan if entry["figures"][name] is None else entry["figures"][name] for entry in entries])
+        for name in FIGURES
+    }
+    return {
+        "folds": entries,
+        "across_folds": {name: across_folds(each, test_share=1 / n_folds) for name, each in values.items()},
+    }
+
+
+def _describe_protocol(config: RunConfig, images: Images, folds: list[Fold]) -> dict[str, Any]:
+    manifest = images.manifest
+    stamp = {"stamp": OPTIMISTIC_STAMP} if config.split.by == "image" else {}
+    patients = int(manifest.frame["patient_id"].nunique()) if manifest.knows_patients else None
+    return {
+        "split": config.split.by,
+        "folds": config.split.folds,
+        "repeats": config.split.repeats,
+        "split_sha256": folds[0].run.metrics["protocol"]["split_sha256"],
+        "seed": config.seed,
+        "patients": {"test": patients},
+        "images": {"test": len(manifest)},
+        **stamp,
+    }
+
+
+def _write_ensemble(
+    out: Path,
+    config: RunConfig,
+    folds: list[Fold],
+    metrics: Mapping[str, Any],
+    *,
+    table: pd.DataFrame,
+    choices: Choices,
+    images: Images,
+    environment: Mapping[str, Any],
+    log: Listener,
+) -> None:
+    bundles = [read_bundle(fold.run.bundle) for fold in folds]
+    model = Ensemble([load_torch_model(bundle) for bundle in bundles]).eval()
+    onnx = export(model, images, log)
+    precision = bundles[0].model.lineage.precision
+    model_file = build_model_file(
+        Architecture(name=config.model.name, parameters=count_parameters(model), ensemble=len(bundles)),
+        choices,
+        preprocessing=images.preprocessing,
+        content=images.manifest.content,
+        lineage=build_lineage(
+            config, metrics, environment=environment, data_sha256=images.data_sha256, precision=precision
+        ),
+        reference=refer(images, table),
+    )
+    write_bundle(out / "bundle", model_file, weights=model.state_dict(), onnx=onnx)

@@ -1,0 +1,206 @@
+"""`evaluate`: a finished model on other people's images, with everything decided by its bundle.
+
+The folder has the files of a run. Nothing is fitted to the new images: probability, threshold and abstention are those
+of the bundle. How far the images lie from those of training is said, and a recalibration is offered, never made.
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from clearmargin.bundle.read import Bundle
+from clearmargin.bundle.schema import ModelFile
+from clearmargin.bundle.write import rewrite_bundle
+from clearmargin.data.manifest import Manifest, data_hash
+from clearmargin.data.pseudonyms import hide_paths, read_key
+from clearmargin.data.store import pack_store
+from clearmargin.decision import logit
+from clearmargin.evaluation.assemble import evaluate_predictions
+from clearmargin.evaluation.calibration import choose_calibration
+from clearmargin.evaluation.choices import Choices, known_ids
+from clearmargin.evaluation.drift import compare_with_reference, describe_images
+from clearmargin.evaluation.metrics import brier
+from clearmargin.evaluation.predictions import write_predictions
+from clearmargin.files import write_json
+from clearmargin.predict.predictor import Predictor
+from clearmargin.settings import RunConfig
+from clearmargin.training.log import RunLog
+from clearmargin.training.run_folder import describe_environment, open_run
+from clearmargin.types import Listener
+from clearmargin.workflow import (
+    HIDDEN_COMMAND,
+    Images,
+    Run,
+    audit_data,
+    decide_all,
+    finish,
+    write_inputs,
+)
+
+SEEN_IN_TRAINING = "images of the training: optimistic"
+WORTHWHILE = 0.005
+"""A recalibration is offered from this gain in the Brier score on."""
+_ALWAYS_DECIDES = "the bundle holds no region of abstention"
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """Images of the new data that the model was trained on, as far as its run folder tells."""
+
+    images: int
+    patients: int
+
+
+def evaluate_bundle(
+    predictor: Predictor, config: RunConfig, out: Path, *, command: str = "", listener: Listener = Listener()
+) -> Run:
+    """External validation of a bundle: the files of a run in `out`, without a training.
+
+    Args:
+        predictor: of the bundle.
+        config: `data` says where the images are, `evaluate` what is asked of them besides.
+        out: the folder, new.
+        command: what the user typed, for the report.
+        listener: hears how it goes on.
+
+    Raises:
+        ClearmarginError: of the kind that fits; nothing that looks complete is left behind.
+    """
+    shown = config
+    if config.data.pseudonymise:
+        shown, command = hide_paths(config, read_key()), HIDDEN_COMMAND
+    model = predictor.bundle.model
+    with open_run(out, shown, resume=False):
+        log = RunLog(out / "log.jsonl", listener)
+        environment = describe_environment(command)
+        audit = audit_data(config, out, log, ignore_official=True)
+        manifest = audit.manifest
+        store = pack_store(manifest, model.preprocessing, listener=log)
+        images = Images(audit, model.preprocessing, store, data_hash(manifest))
+        log.stage("predict")
+        choices = choices_of(model)
+        logits = predictor.logits(store.images).astype(np.float64)
+        frame = manifest.frame
+        table = frame[["path", "patient_id", "slide_id", "x", "y", "label"]].assign(split="test", logit=logits)
+        table = decide_all(table, choices)
+        write_predictions(table, out / "predictions.csv")
+        write_inputs(out, audit, table[["path", "patient_id", "label", "split"]])
+        seen = find_overlap(predictor.bundle, manifest)
+        metrics = evaluate_predictions(
+            table,
+            choices,
+            protocol=_describe_protocol(config, manifest, predictor.bundle, images, seen),
+            settings=config.evaluate,
+            seed=config.seed,
+            columns=frame,
+            listener=log,
+        )
+        patients = known_ids(table, "patient_id")
+        metrics["drift"] = _describe_drift(model, images, table, patients)
+        metrics["recalibration"] = _offer_recalibration(predictor.bundle, config, table, patients)
+        for text in (metrics["drift"]["text"], metrics["recalibration"]["text"]):
+            log.note(text)
+        write_json(out / "metrics.json", metrics)
+        rewrite_bundle(predictor.bundle, out / "bundle")
+        log.close_stage()
+        facts = {"seconds": dict(log.seconds), "images_packed": store.packed, "data_sha256": images.data_sha256}
+        write_json(out / "environment.json", environment | facts)
+        finish(out, metrics, images, log)
+    return Run(out)
+
+
+def choices_of(model: ModelFile) -> Choices:
+    """What a bundle decides by."""
+    return Choices(
+        calibration=model.calibrated_by,
+        point=model.decision_point,
+        abstention=model.conformal or model.no_abstention or _ALWAYS_DECIDES,
+        levels={**model.levels, **model.no_levels},
+    )
+
+
+def find_overlap(bundle: Bundle, manifest: Manifest) -> Overlap | None:
+    """How many of these images, and of their patients, the model was trained or tuned on; None where nobody can tell.
+
+    A bundle alone does not list what it was trained on; the run folder around it does.
+    """
+    run = bundle.folder.parent
+    try:
+        known = pd.read_parquet(run / "manifest.parquet", columns=["path", "patient_id", "sha256"])
+        split = pd.read_csv(run / "split.csv", dtype=str, keep_default_na=False)
+    except (OSError, ValueError, KeyError):
+        return None
+    splits = dict(zip(split["path"], split["split"], strict=True))
+    # In a cross-validation every image is tested by one network and trained on by the others.
+    everything = set(splits.values()) == {"test"}
+    used = known[[everything or splits.get(path) != "test" for path in known["path"]]]
+    frame = manifest.frame
+    images = int(frame["sha256"].isin(set(used["sha256"])).sum())
+    patients = set(used["patient_id"].dropna()) & set(frame["patient_id"].dropna())
+    return Overlap(images, len(patients))
+
+
+def _describe_protocol(
+    config: RunConfig, manifest: Manifest, bundle: Bundle, images: Images, seen: Overlap | None
+) -> dict[str, Any]:
+    lineage = bundle.model.lineage
+    patients = int(manifest.frame["patient_id"].nunique()) if manifest.knows_patients else None
+    overlaps = (seen is not None and seen.images > 0) or images.data_sha256 == lineage.data_sha256
+    stamp = {"stamp": SEEN_IN_TRAINING} if overlaps else {}
+    return {
+        "split": "external",
+        "data": str(manifest.root),
+        "bundle": {"sha256": bundle.sha256, "recipe": lineage.recipe, "created": lineage.created},
+        "trained_on_images": None if seen is None else seen.images,
+        "trained_on_patients": None if seen is None else seen.patients,
+        "seed": config.seed,
+        "patients": {"test": patients},
+        "images": {"test": len(manifest)},
+        **stamp,
+    }
+
+
+def _describe_drift(
+    model: ModelFile, images: Images, table: pd.DataFrame, patients: NDArray[np.object_] | None
+) -> dict[str, Any]:
+    if model.reference is None:
+        return {
+            "not_applicable": "the bundle holds no reference",
+            "text": "Whether these images look like those of training cannot be told: the bundle holds no reference.",
+        }
+    probabilities = table["probability"].to_numpy(dtype=np.float64)
+    return compare_with_reference(model.reference, describe_images(images.store.images), probabilities, patients)
+
+
+def _offer_recalibration(
+    bundle: Bundle, config: RunConfig, table: pd.DataFrame, patients: NDArray[np.object_] | None
+) -> dict[str, Any]:
+    """What fitting the probabilities to these images would win, cross-validated by patient."""
+    labels = table["label"].to_numpy(dtype=np.int64)
+    probabilities = table["probability"].to_numpy(dtype=np.float64)
+    if len(set(labels.tolist())) < 2:
+        return {"offered": False, "text": "No recalibration can be judged on one class."}
+    before = brier(labels, probabilities)
+    # Of the calibrated logit, so that a temperature of 1 is the model as it is.
+    choice = choose_calibration(labels, logit(probabilities), patients, method="auto", seed=config.seed)
+    method = choice.calibration.method
+    after = {candidate.method: candidate.brier for candidate in choice.candidates}.get(method)
+    values: dict[str, Any] = {"before": {"brier": before}, "after_cv": {"brier": after, "method": method}}
+    if after is None:
+        return {"offered": False, "text": f"No recalibration can be judged here: {choice.reason}.", **values}
+    if before - after < WORTHWHILE:
+        text = f"No recalibration is called for: the Brier score would change from {before:.3f} to {after:.3f}."
+        return {"offered": False, "text": text, **values}
+    command = shlex.join(["clearmargin", "calibrate", str(bundle.folder), config.data.root, "--out", "RECALIBRATED"])
+    text = (
+        f"The probabilities do not fit these images: recalibrated ({method}), new patients of this "
+        f"kind would have a Brier score of about {after:.3f} instead of {before:.3f}. Nothing was changed."
+    )
+    return {"offered": True, "text": text, "command": command, **values}

@@ -1,0 +1,71 @@
+"""`calibrate`: what decides is chosen anew on other images; the network stays as it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from clearmargin.bundle.schema import ModelFile, Recalibration
+from clearmargin.bundle.write import rewrite_bundle
+from clearmargin.data.audit import audit_images
+from clearmargin.data.manifest import data_hash
+from clearmargin.data.store import pack_store
+from clearmargin.decision import probability
+from clearmargin.evaluation.calibration import check_both_classes
+from clearmargin.evaluation.choices import Choices, choose
+from clearmargin.evaluation.metrics import brier
+from clearmargin.predict.predictor import Predictor
+from clearmargin.settings import RunConfig
+from clearmargin.training.records import choice_fields
+from clearmargin.training.run_folder import now
+from clearmargin.types import Listener
+from clearmargin.workflow import note_choices
+
+
+@dataclass(frozen=True, slots=True)
+class Recalibrated:
+    """What came of it. `before` and `after` are the Brier scores on the images themselves: `after` is optimistic."""
+
+    folder: Path
+    choices: Choices
+    n_images: int
+    n_patients: int | None
+    before: float
+    after: float
+
+
+def recalibrate(predictor: Predictor, config: RunConfig, out: Path, *, listener: Listener = Listener()) -> Recalibrated:
+    """A new bundle in `out` with the same network, whose decisions are chosen on the images of `config.data`.
+
+    Those images are then no test of it any more: evaluate it on others.
+
+    Raises:
+        DataError: the images have one class only, or the audit blocks.
+        UsageError: something else than a bundle is at `out`.
+    """
+    model = predictor.bundle.model
+    audit = audit_images(config.data, ignore_official=True, listener=listener)
+    audit.check()
+    manifest = audit.manifest
+    check_both_classes(manifest.labels(), "a model cannot be calibrated")
+    store = pack_store(manifest, model.preprocessing, listener=listener)
+    listener.stage("predict")
+    logits = predictor.logits(store.images).astype(np.float64)
+    table = manifest.frame[["patient_id", "slide_id", "label"]].assign(logit=logits)
+    choices = choose(table, config.evaluate, seed=config.seed)
+    note_choices(choices, listener)
+    n_patients = int(manifest.frame["patient_id"].nunique()) if manifest.knows_patients else None
+    record = Recalibration(created=now(), data_sha256=data_hash(manifest), images=len(manifest), patients=n_patients)
+    changes = {
+        "operating_points": {choices.point.name: choices.point},
+        "operating_point": choices.point.name,
+        "lineage": model.lineage.model_copy(update={"recalibrated": record}),
+        **choice_fields(choices),
+    }
+    fields = {name: getattr(model, name) for name in ModelFile.model_fields}
+    rewrite_bundle(predictor.bundle, out, ModelFile(**(fields | changes)))
+    labels = manifest.labels()
+    before = brier(labels, probability(logits, model.calibrated_by))
+    return Recalibrated(out, choices, len(manifest), n_patients, before, brier(labels, choices.probabilities(logits)))

@@ -1,0 +1,141 @@
+"""A finished model on other images: decided by its bundle alone, and honest about what it has seen before."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+from tests.studies.conftest import Crossed
+
+import clearmargin
+from clearmargin.bundle.read import read_bundle
+from clearmargin.cli import main
+from clearmargin.decision import probability
+from clearmargin.evaluation.predictions import read_predictions
+
+QUICK = {"evaluate.resamples": 200}
+
+
+@pytest.fixture(scope="module")
+def external(crossed: Crossed, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("external") / "out"
+    return clearmargin.evaluate(crossed.folder, crossed.others, out, prevalence=0.01, settings=QUICK).folder
+
+
+def test_the_folder_has_the_files_of_a_run(external: Path) -> None:
+    files = {
+        "config.toml",
+        "environment.json",
+        "manifest.parquet",
+        "audit.json",
+        "split.csv",
+        "predictions.csv",
+        "metrics.json",
+        "report.html",
+        "run.json",
+        "bundle",
+    }
+    assert files <= {entry.name for entry in external.iterdir()}
+    assert main(["report", str(external)]) == 0
+
+
+def test_the_bundle_alone_decides(crossed: Crossed, external: Path) -> None:
+    table, model = read_predictions(external / "predictions.csv"), read_bundle(crossed.folder).model
+    np.testing.assert_allclose(table["probability"], probability(table["logit"].to_numpy(), model.calibrated_by))
+    assert table["decision"].tolist() == model.decide(table["probability"].to_numpy()).tolist()
+    answers = clearmargin.load_bundle(external).predict(table["path"].tolist())
+    np.testing.assert_allclose(answers["probability"], table["probability"], atol=1e-6)
+    assert answers["decision"].tolist() == table["decision"].tolist()
+
+
+def test_figures_are_those_of_the_table_and_prevalence_those_of_bayes(external: Path) -> None:
+    metrics, table = json.loads((external / "metrics.json").read_text()), read_predictions(external / "predictions.csv")
+    image = metrics["test"]["image"]
+    assert image["auroc"]["value"] == pytest.approx(roc_auc_score(table["label"], table["probability"]))
+    found, cleared = image["sensitivity"]["value"], image["specificity"]["value"]
+    ppv = 0.01 * found / (0.01 * found + 0.99 * (1 - cleared))
+    assert metrics["test"]["at_prevalence"]["ppv"]["value"] == pytest.approx(ppv)
+    assert "train" not in metrics
+    assert metrics["protocol"]["split"] == "external"
+
+
+def test_images_of_the_training_are_told(crossed: Crossed, tmp_path: Path) -> None:
+    run = clearmargin.evaluate(crossed.folder, crossed.data, tmp_path / "out", settings=QUICK)
+    assert run.metrics["protocol"]["trained_on_images"] == 12 * 16
+    assert "optimistic" in run.metrics["protocol"]["stamp"]
+    assert "optimistic" in run.report.read_text()
+
+
+def test_other_patients_are_not_stamped(external: Path) -> None:
+    protocol = json.loads((external / "metrics.json").read_text())["protocol"]
+    assert protocol["trained_on_images"] == 0
+    assert "stamp" not in protocol
+
+
+def test_a_darker_scanner_is_told_and_the_same_one_is_not(crossed: Crossed, external: Path, tmp_path: Path) -> None:
+    same = json.loads((external / "metrics.json").read_text())["drift"]
+    assert {entry["verdict"] for entry in same["inputs"]} == {"alike"}
+    for path in crossed.others.rglob("*.png"):
+        target = tmp_path / "dark" / path.relative_to(crossed.others)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((np.asarray(Image.open(path)) * 0.5).astype(np.uint8)).save(target)
+    dark = clearmargin.evaluate(crossed.folder, tmp_path / "dark", tmp_path / "out", settings=QUICK).metrics["drift"]
+    assert "shifted" in {entry["verdict"] for entry in dark["inputs"]}
+
+
+def test_recalibration_is_offered_where_labels_are_turned_and_never_made(crossed: Crossed, tmp_path: Path) -> None:
+    # Many more malignant images than in training: the probabilities are too low.
+    paths = sorted(crossed.others.rglob("*.png"))
+    labels = [int("class1" in path.name) for path in paths]
+    kept = [path for number, path in enumerate(paths) if labels[number] or number % 8 == 0]
+    table = pd.DataFrame({"path": kept, "label": [int("class1" in path.name) for path in kept]})
+    table["patient_id"] = [path.name.split("_")[0] for path in kept]
+    table.to_csv(tmp_path / "rich.csv", index=False)
+    run = clearmargin.evaluate(crossed.folder, tmp_path / "rich.csv", tmp_path / "out", settings=QUICK)
+    offer = run.metrics["recalibration"]
+    assert offer["offered"] is True
+    assert offer["after_cv"]["brier"] < offer["before"]["brier"]
+    assert "clearmargin calibrate" in offer["command"]
+    assert read_bundle(run.folder).model.calibrated_by == read_bundle(crossed.folder).model.calibrated_by
+
+
+def test_one_class_is_one_line(crossed: Crossed, tmp_path: Path) -> None:
+    paths = sorted(crossed.others.rglob("*class0.png"))
+    pd.DataFrame({"path": paths, "label": 0}).to_csv(tmp_path / "one.csv", index=False)
+    with pytest.raises(clearmargin.ClearmarginError, match="no usable malignant image"):
+        clearmargin.evaluate(crossed.folder, tmp_path / "one.csv", tmp_path / "out", settings=QUICK)
+
+
+def test_recalibrated_bundle_fits_the_new_images_and_keeps_the_network(crossed: Crossed, tmp_path: Path) -> None:
+    made = clearmargin.calibrate(crossed.folder, crossed.others, tmp_path / "new", coverage=0.8, settings=QUICK)
+    old, new = read_bundle(crossed.folder), read_bundle(tmp_path / "new")
+    assert new.read("model.onnx") == old.read("model.onnx")
+    assert new.read("weights.safetensors") == old.read("weights.safetensors")
+    assert new.model.lineage.recalibrated is not None
+    assert new.model.lineage.recalibrated.patients == 10
+    assert new.model.conformal is not None
+    assert new.model.conformal.coverage == 0.8
+    assert made.n_images == 160
+    # Temperature cannot worsen the loss that it minimises; the others are chosen for a lower Brier score.
+    assert made.after <= made.before + 0.01
+    card = (tmp_path / "new" / "MODEL_CARD.md").read_text()
+    assert "160" in card
+
+
+@pytest.mark.parametrize("command", ["evaluate", "calibrate"])
+def test_a_folder_that_is_not_there_and_a_bundle_that_is_none(
+    command: str, crossed: Crossed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ["--out", str(tmp_path / "out")]
+    assert main([command, str(crossed.folder), str(tmp_path / "nowhere"), *out]) == 3
+    assert main([command, str(crossed.data), str(crossed.others), *out]) == 4
+    (tmp_path / "busy").mkdir()
+    (tmp_path / "busy" / "mine.txt").write_text("keep")
+    assert main([command, str(crossed.folder), str(crossed.others), "--out", str(tmp_path / "busy")]) == 2
+    assert (tmp_path / "busy" / "mine.txt").read_text() == "keep"
+    assert "Traceback" not in capsys.readouterr().err
