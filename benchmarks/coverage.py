@@ -6,8 +6,9 @@
 A study has patients with 1 to 60 images (skewed: half have fewer than 8), whose images are alike by the
 intra-patient correlation (ICC), and one class or both. The second model, for the differences, is as good as
 the first; it shares half of its noise. Prints a Markdown table: coverage in per cent and mean width of each
-method, over AUROC 0.75 and 0.9, patients of one class and of both. `jackknife` and `widened` are the package's;
-`plain jackknife` has units - 1 degrees of freedom, however the images are shared. A standard error of the
+method, over AUROC 0.75 and 0.9, patients of one class and of both. The package takes `jackknife` for figures,
+`plain jackknife` for differences (units - 1 degrees of freedom, however the images are shared), and `widened`
+for both where there is no jackknife. A standard error of the
 coverage is below 100 * sqrt(0.05 * 0.95 / studies) per cent, 4 cells to a row.
 """
 

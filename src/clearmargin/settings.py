@@ -232,4 +232,6 @@ class RunConfig(Section):
             raise ValueError(
                 "train.seeds and split.folds exclude each other; a cross-validation changes seeds by split.repeats"
             )
+        if self.data.split_file is not None and self.split.folds > 0:
+            raise ValueError("a split file and split.folds exclude each other; a cross-validation makes its own folds")
         return self

@@ -30,7 +30,7 @@ from clearmargin.data.pseudonyms import hide_paths, read_key
 from clearmargin.data.split import Assignment, fold_split, official_split, read_split, split_manifest
 from clearmargin.data.store import Store, pack_store
 from clearmargin.evaluation.assemble import evaluate_predictions
-from clearmargin.evaluation.choices import Choices, choose, known_ids
+from clearmargin.evaluation.choices import choose, known_ids
 from clearmargin.evaluation.drift import build_reference, describe_images
 from clearmargin.evaluation.folds import spread
 from clearmargin.evaluation.metrics import FIGURES
@@ -149,8 +149,9 @@ def run_training(
             log.note("The model gives the same probability for every image: it has learned nothing. Train it longer.")
         predictions = tabulate(assignment, logits)
         choices = choose(predictions[predictions["split"] == "validation"], config.evaluate, seed=config.seed)
-        note_choices(choices, log)
-        predictions = decide_all(predictions, choices)
+        for remark in choices.remarks():
+            log.note(remark)
+        predictions = choices.apply(predictions)
         write_predictions(predictions, out / "predictions.csv")
         protocol = describe_protocol(assignment, config)
         metrics = evaluate_predictions(
@@ -260,20 +261,6 @@ def tabulate(assignment: Assignment, logits: NDArray[np.float32]) -> pd.DataFram
     return frame[["path", "patient_id", "slide_id", "x", "y"]].assign(
         split=assignment.splits, label=frame["label"], logit=logits.astype(np.float64)
     )
-
-
-def decide_all(predictions: pd.DataFrame, choices: Choices) -> pd.DataFrame:
-    """The table with probability and decision."""
-    probabilities = choices.probabilities(predictions["logit"].to_numpy(dtype=np.float64))
-    return predictions.assign(probability=probabilities, decision=choices.decide(probabilities))
-
-
-def note_choices(choices: Choices, listener: Listener) -> None:
-    """What the user should know of the choices, said where it is not what was asked for."""
-    if choices.not_attained:
-        listener.note(f"{choices.not_attained} The balanced operating point decides instead.")
-    if isinstance(choices.abstention, str):
-        listener.note(f"The model never answers 'cannot tell': {choices.abstention}.")
 
 
 def describe_protocol(assignment: Assignment, config: RunConfig) -> dict[str, Any]:

@@ -34,6 +34,8 @@ RUN_FILES = {
     "predictions.csv",
     "metrics.json",
     "report.html",
+    "checklists",
+    "figures",
     "run.json",
     "bundle",
     "checkpoint",

@@ -71,11 +71,10 @@ def study_intervals(study: Any, *, seed: int) -> dict[tuple[str, str], Interval 
         found[METHODS[0], name] = figure_interval(value, by_patient[name], **behind, jackknife=without[name])
         found[METHODS[1], name] = figure_interval(value, by_patient[name], **behind)
         found[METHODS[2], name] = figure_interval(value, by_image[name], n_units=len(study.labels), unit="image")
+    n_units = units_behind("auroc", study.labels, study.patients)
     gap = values["auroc"] - metrics.auroc(study.labels, other)
     gaps, gaps_without = by_patient["auroc"] - of_other["auroc"], without["auroc"] - without_of_other["auroc"]
-    found[METHODS[0], "difference"] = difference_interval(
-        gap, gaps, **count_behind("auroc", study), jackknife=gaps_without
-    )
+    found[METHODS[0], "difference"] = difference_interval(gap, gaps, n_units=n_units, jackknife=gaps_without)
     return found
 
 

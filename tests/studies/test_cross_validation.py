@@ -147,6 +147,7 @@ def test_seeds_change_the_network_and_nothing_else(tmp_path: Path, crossed: Cros
         (["--folds", "40"], "cannot make 40 folds"),
         (["--repeats", "3"], "set split.folds too"),
         (["--folds", "3", "--seeds", "2"], "exclude each other"),
+        (["--folds", "3", "--split", "mine.csv"], "makes its own folds"),
         (["--seeds", "0"], "greater than or equal to 1"),
         (["--coverage", "1.2"], "less than 1"),
         (["--prevalence", "0"], "greater than 0"),

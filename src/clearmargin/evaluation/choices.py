@@ -48,6 +48,20 @@ class Choices:
         between = self.abstention.between if isinstance(self.abstention, Abstention) else None
         return decide(probabilities, self.point.threshold, abstain_between=between)
 
+    def apply(self, predictions: pd.DataFrame) -> pd.DataFrame:
+        """The table with the columns probability and decision, from its column logit."""
+        probabilities = self.probabilities(predictions["logit"].to_numpy(dtype=np.float64))
+        return predictions.assign(probability=probabilities, decision=self.decide(probabilities))
+
+    def remarks(self) -> list[str]:
+        """What the user should know of the choices: where they are not what was asked for."""
+        remarks = []
+        if self.not_attained:
+            remarks.append(f"{self.not_attained} The balanced operating point decides instead.")
+        if isinstance(self.abstention, str):
+            remarks.append(f"The model never answers 'cannot tell': {self.abstention}.")
+        return remarks
+
     def kept_levels(self) -> dict[LevelName, Level]:
         """The levels that apply."""
         return {name: level for name, level in self.levels.items() if isinstance(level, Level)}

@@ -25,7 +25,7 @@ from clearmargin.evaluation.intervals import LEAST_RESAMPLES, difference_interva
 from clearmargin.evaluation.metrics import FIGURES, Floats
 from clearmargin.evaluation.pairing import Pairing, pair_models
 from clearmargin.evaluation.significance import clustered_mcnemar, delong_difference, holm, mcnemar
-from clearmargin.evaluation.units import degrees_of_freedom, units_behind
+from clearmargin.evaluation.units import units_behind
 from clearmargin.evaluation.verdict import HEADLINE, SIGNIFICANCE, Row, sum_up
 from clearmargin.types import MALIGNANT, Listener
 
@@ -186,12 +186,10 @@ def _test(pairing: Pairing, figure: str, difference: float, draws: _Draws, *, ca
 def _test_over_units(pairing: Pairing, figure: str, difference: float, draws: _Draws, *, called: Sequence[Mask]) -> Row:
     units = np.arange(len(pairing.labels)) if pairing.patients is None else pairing.patients
     n_units = min(units_behind(figure, pairing.labels, units, called=each) for each in called)
-    degrees = min(degrees_of_freedom(figure, pairing.labels, units, called=each) for each in called)
     resampled, jackknifed = draws.resampled, draws.jackknifed
-    interval = difference_interval(
-        difference, resampled, n_units=n_units, degrees=degrees, unit=pairing.unit, jackknife=jackknifed
-    )
-    p = p_value(difference, resampled, n_units=n_units, degrees=degrees, jackknife=jackknifed)
+    # With n_units - 1 degrees of freedom, not those of the figures: with these, simulated differences cover enough.
+    interval = difference_interval(difference, resampled, n_units=n_units, unit=pairing.unit, jackknife=jackknifed)
+    p = p_value(difference, resampled, n_units=n_units, jackknife=jackknifed)
     row: Row = {"low": None, "high": None, "p": p, "test": f"{pairing.unit} bootstrap"}
     if not isinstance(interval, str):
         low, high = max(interval.low, -1.0), min(interval.high, 1.0)

@@ -141,7 +141,8 @@ def _further_methods(run: RunFiles) -> Terms:
     protocol = run.protocol
     if protocol.get("folds"):
         folds, repeats = plural(protocol["folds"], "fold"), plural(protocol.get("repeats") or 1, "repeat")
-        terms.append(("Cross-validation", join(folds, repeats)))
+        instead = "what is chosen on validation is chosen on the out-of-fold predictions of the other folds"
+        terms.append(("Cross-validation", join(folds, repeats, instead)))
     if seeds := (run.metrics.get("seeds") or {}).get("seeds"):
         terms.append(("Seeds", ", ".join(map(str, seeds))))
     return terms

@@ -105,9 +105,11 @@ def headline_table(run: RunFiles) -> Table:
     return figure_table(run.block["image"], place=f"{run.headline}.image")
 
 
-def splits_table(run: RunFiles) -> Table:
-    """Every split side by side, so that the fall from training to test can be seen."""
+def splits_table(run: RunFiles) -> Table | None:
+    """Every split side by side, so that the fall from training to test can be seen; None where there is one only."""
     splits = [split for split in SPLITS if split in run.metrics]
+    if len(splits) < 2:
+        return None
     names = (
         "auroc",
         "accuracy",

@@ -7,6 +7,7 @@ repetition as one, whose logit is the mean of theirs; what decides is chosen on 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,10 +42,8 @@ from clearmargin.workflow import (
     Images,
     Run,
     audit_data,
-    decide_all,
     export,
     finish,
-    note_choices,
     pack_images,
     refer,
     run_training,
@@ -97,6 +96,7 @@ def cross_validate(
         environment = describe_environment(command)
         audit = audit_data(config, out, log)
         fold_manifest(audit.manifest, config.split.folds, by=config.split.by, seed=split_seed(config))
+        log.note(f"Every image is tested in one of {config.split.folds} folds, whatever split comes with the data.")
         images = pack_images(audit, config, log)
         folds = train_folds(config, out / FOLDS, images, log)
         first = [fold for fold in folds if fold.repeat == 0]
@@ -105,7 +105,8 @@ def cross_validate(
         write_inputs(out, audit, table[["path", "patient_id", "label", "split", "fold"]])
         choices = choose(table, config.evaluate, seed=config.seed)
         choices = replace(choices, point=replace(choices.point, chosen_on=_OUT_OF_FOLD))
-        note_choices(choices, log)
+        for remark in choices.remarks():
+            log.note(remark)
         metrics = evaluate_predictions(
             table,
             choices,
@@ -166,7 +167,7 @@ def decide_out_of_fold(table: pd.DataFrame, config: RunConfig) -> tuple[pd.DataF
     for fold, rows in table.groupby("fold"):
         choices = choose(table[table["fold"] != fold], config.evaluate, seed=config.seed)
         by_fold[int(str(fold))] = choices
-        parts.append(decide_all(rows, choices))
+        parts.append(choices.apply(rows))
     return pd.concat(parts).sort_index(), by_fold
 
 
@@ -192,11 +193,12 @@ def _describe_protocol(config: RunConfig, images: Images, folds: list[Fold]) -> 
     manifest = images.manifest
     stamp = {"stamp": OPTIMISTIC_STAMP} if config.split.by == "image" else {}
     patients = int(manifest.frame["patient_id"].nunique()) if manifest.knows_patients else None
+    hashes = "".join(fold.run.metrics["protocol"]["split_sha256"] for fold in folds)
     return {
         "split": config.split.by,
         "folds": config.split.folds,
         "repeats": config.split.repeats,
-        "split_sha256": folds[0].run.metrics["protocol"]["split_sha256"],
+        "split_sha256": hashlib.sha256(hashes.encode()).hexdigest(),
         "seed": config.seed,
         "patients": {"test": patients},
         "images": {"test": len(manifest)},

@@ -39,7 +39,6 @@ from clearmargin.workflow import (
     Images,
     Run,
     audit_data,
-    decide_all,
     finish,
     write_inputs,
 )
@@ -89,7 +88,7 @@ def evaluate_bundle(
         logits = predictor.logits(store.images).astype(np.float64)
         frame = manifest.frame
         table = frame[["path", "patient_id", "slide_id", "x", "y", "label"]].assign(split="test", logit=logits)
-        table = decide_all(table, choices)
+        table = choices.apply(table)
         write_predictions(table, out / "predictions.csv")
         write_inputs(out, audit, table[["path", "patient_id", "label", "split"]])
         seen = find_overlap(predictor.bundle, manifest)

@@ -21,7 +21,6 @@ from clearmargin.settings import RunConfig
 from clearmargin.training.records import choice_fields
 from clearmargin.training.run_folder import now
 from clearmargin.types import Listener
-from clearmargin.workflow import note_choices
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +54,8 @@ def recalibrate(predictor: Predictor, config: RunConfig, out: Path, *, listener:
     logits = predictor.logits(store.images).astype(np.float64)
     table = manifest.frame[["patient_id", "slide_id", "label"]].assign(logit=logits)
     choices = choose(table, config.evaluate, seed=config.seed)
-    note_choices(choices, listener)
+    for remark in choices.remarks():
+        listener.note(remark)
     n_patients = int(manifest.frame["patient_id"].nunique()) if manifest.knows_patients else None
     record = Recalibration(created=now(), data_sha256=data_hash(manifest), images=len(manifest), patients=n_patients)
     changes = {
