@@ -137,7 +137,7 @@ def test_an_ensemble_of_a_cross_validation_says_so() -> None:
     model = model_file()
     lineage = model.lineage.model_copy(update={"folds": 5})
     card = model_card(changed(architecture=model.architecture.model_copy(update={"ensemble": 5}), lineage=lineage))
-    assert "the mean logit of 5 networks, each `cbis_ddsm`, 85,057 parameters" in card
+    assert "the mean logit of 5 networks `cbis_ddsm`, 85,057 parameters in all" in card
     assert "into 5 folds. Figures of each network on its own test fold" in card
 
 

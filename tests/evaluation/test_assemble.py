@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -88,7 +89,7 @@ def test_the_dictionary_has_the_shape_of_the_contract_and_is_clean_json(
     note = "only 5 patients: intervals from fewer than 20 are not to be trusted"
     assert result["interval"] == {
         "level": 0.95,
-        "method": "jackknife",
+        "method": "widened percentile",
         "unit": "patient",
         "resamples": 200,
         "seed": 0,
@@ -442,6 +443,29 @@ def test_in_a_cross_validation_each_image_is_judged_by_the_threshold_of_its_fold
     abstention = evaluate(frame, choices_at(0.55, abstention=region), by_fold=by_fold)["test"]["abstention"]
     assert abstention["deferred"]["value"] == pytest.approx(withheld)
     assert abstention["error_all"]["value"] == pytest.approx(1 - test["image"]["accuracy"]["value"])
+
+
+def test_folds_that_could_withhold_nothing_show_nothing_of_the_promise(
+    folds: tuple[pd.DataFrame, dict[int, Choices]], evaluate: Evaluate, choices_at: At
+) -> None:
+    frame, by_fold = folds
+    few = "a coverage of 0.9 needs at least 9 validation patients, and there are 8"
+    by_fold = {fold: replace(choices, abstention=few) for fold, choices in by_fold.items()}
+    region = Abstention(coverage=0.9, low=0.5, high=0.5, n_units=10, unit="patient")
+    result = evaluate(frame, choices_at(0.55, abstention=region), by_fold=by_fold)
+    assert result["abstention"]["coverage"] == 0.9
+    assert result["test"]["abstention"] == {
+        "not_applicable": f"in 3 of 3 folds nothing was withheld, since the others were too few ({few})"
+    }
+
+
+def test_there_are_no_figures_of_a_level_that_the_model_does_not_decide(
+    one_class_patients: pd.DataFrame, evaluate: Evaluate, choices_at: At
+) -> None:
+    block = evaluate(one_class_patients, choices_at(levels={"patient": "there is one patient in the validation split"}))
+    assert block["test"]["patient"] == {
+        "not_applicable": "the model has no rule for a patient: there is one patient in the validation split"
+    }
 
 
 def test_in_a_cross_validation_each_patient_is_judged_by_the_level_of_its_fold(

@@ -13,7 +13,12 @@ import pandas as pd
 import pytest
 from tests.report.conftest import POINT, Page, describe, simulate
 
-from clearmargin.report.groups import NO_EVIDENCE
+from clearmargin.report import plots
+from clearmargin.report.document import plain
+from clearmargin.report.groups import IN_ORDER
+from clearmargin.report.pictures import result_plots
+from clearmargin.report.results import answer, threshold_table
+from clearmargin.report.run_files import read_run
 from clearmargin.report.write import write_artefacts, write_report
 
 Report = Callable[..., Page]
@@ -169,7 +174,7 @@ def test_groups_stand_in_the_order_of_their_names_whatever_their_figures(
     page = report(table=predictions, manifest=describe(predictions))
     [table] = [table for table in page.tables() if table[0][0] == "Group"]
     assert [row[0] for row in table[1:]] == ["north <b>", "south|1"]
-    assert NO_EVIDENCE in page.texts("p.prose")
+    assert IN_ORDER in page.texts("p.prose")
 
 
 def test_a_level_is_told_with_its_pooling(full_page: Page) -> None:
@@ -233,3 +238,48 @@ def test_predictive_values_at_another_prevalence(full_page: Page, full_metrics: 
 def test_the_fixture_decides_by_its_point() -> None:
     table = simulate()
     assert (table["decision"].eq("malignant") == (table["probability"] >= POINT.threshold)).all()
+
+
+def test_differences_of_every_figure_between_groups_are_told(full_page: Page, full_metrics: dict[str, Any]) -> None:
+    told = section(full_page, "groups")
+    for column in full_metrics["test"]["subgroups"].values():
+        for name in ("auroc", "sensitivity", "specificity"):
+            assert column["difference"][name]["text"] in told
+
+
+def test_a_cross_validation_is_not_said_to_be_decided_by_the_threshold_of_the_bundle(
+    build_run: Callable[..., Any],
+) -> None:
+    point = {"name": "balanced", "rule": POINT.rule, "threshold": POINT.threshold, "by_fold": {"0": 0.2, "1": 0.6}}
+    folder = build_run("folds", changes={"operating_point": point}).write()
+    split = pd.read_csv(folder / "split.csv")
+    split.assign(fold=np.arange(len(split)) % 2).to_csv(folder / "split.csv", index=False)
+    run = read_run(folder)
+    assert "; with each fold decided by the others it finds " in plain(answer(run))
+    table = threshold_table(run)
+    assert table is not None and table.columns[1] == "of each fold"
+    [roc] = [plot for plot in result_plots(run) if plot.name == "roc"]
+    labels, probabilities = (run.rows[name].to_numpy() for name in ("label", "probability"))
+    called = probabilities >= np.array(run.thresholds)
+    assert 0 < called.mean() < 1 and set(run.thresholds) == {0.2, 0.6}
+    values = run.block["image"]
+    expected = plots.roc(
+        labels,
+        probabilities,
+        called=called,
+        sensitivity_interval=tuple(values["sensitivity"]["ci"]),
+        specificity_interval=tuple(values["specificity"]["ci"]),
+    )
+    assert roc.picture is not None and roc.picture.svg == expected.svg
+
+
+def test_the_promise_of_a_split_by_image_is_not_made_for_a_new_patient(report: Report) -> None:
+    words = "drawn without regard to patients, so for a new patient it does not hold."
+    assert words in section(report(protocol="image"), "unsure")
+    assert words not in section(report(), "unsure")
+
+
+def test_where_the_promise_was_not_tried_it_is_told_why(report: Report, metrics: dict[str, Any]) -> None:
+    reason = "in 3 of 3 folds nothing was withheld, since the others were too few (there are 8)"
+    told = section(report(changes={"test": metrics["test"] | {"abstention": {"not_applicable": reason}}}), "unsure")
+    assert f"What came of it was not measured: {reason}." in told

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clearmargin.evaluation.metrics import calls
 from clearmargin.evaluation.reliability import reliability_bins
 from clearmargin.report import evidence_plots, plots
 from clearmargin.report.svg import Picture
@@ -48,8 +49,8 @@ DECISION_CURVE = {
 RISK_COVERAGE = {"decided": [1.0, 0.5], "error": [0.2, 0.1], "ci": [[0.1, 0.3], None]}
 PICTURES: Mapping[str, Callable[[], Picture]] = {
     "training": lambda: plots.training_curves(HISTORY, kept_epoch=2),
-    "roc": lambda: plots.roc(LABELS, PROBABILITIES, threshold=0.4, sensitivity_interval=(0.7, 0.9)),
-    "precision_recall": lambda: plots.precision_recall(LABELS, PROBABILITIES, threshold=0.4),
+    "roc": lambda: plots.roc(LABELS, PROBABILITIES, called=PROBABILITIES >= 0.4, sensitivity_interval=(0.7, 0.9)),
+    "precision_recall": lambda: plots.precision_recall(LABELS, PROBABILITIES, called=PROBABILITIES >= 0.4),
     "confusion": lambda: plots.confusion([[90, 10], [20, 80]]),
     "reliability": lambda: evidence_plots.reliability(BINS),
     "decision_curve": lambda: evidence_plots.decision_curve(DECISION_CURVE, threshold=0.4),
@@ -125,7 +126,7 @@ def test_pyplot_and_torch_are_never_imported() -> None:
 
 @pytest.mark.parametrize("threshold", [0.2, 0.4, 0.65])
 def test_the_operating_point_stands_where_sensitivity_and_specificity_say(threshold: float) -> None:
-    root = ElementTree.fromstring(plots.roc(LABELS, PROBABILITIES, threshold=threshold).svg)
+    root = ElementTree.fromstring(plots.roc(LABELS, PROBABILITIES, called=calls(PROBABILITIES, threshold)).svg)
     frame = {key: float(value) for key, value in next(root.iter(f"{SVG}rect")).items()}
     dots = [dot for dot in root.iter(f"{SVG}use") if "var(--plot-ink" in dot.get("style", "")]
     naive, chosen = (
@@ -181,8 +182,9 @@ def test_the_kept_epoch_is_named() -> None:
 
 
 def test_a_threshold_above_every_probability_can_be_drawn() -> None:
-    for draw in (plots.roc, plots.precision_recall, plots.probability_histogram):
-        assert draw(LABELS, PROBABILITIES, threshold=1.5).svg.startswith("<svg")
+    for draw in (plots.roc, plots.precision_recall):
+        assert draw(LABELS, PROBABILITIES, called=np.zeros(len(LABELS), dtype=bool)).svg.startswith("<svg")
+    assert plots.probability_histogram(LABELS, PROBABILITIES, threshold=1.5).svg.startswith("<svg")
 
 
 @pytest.mark.parametrize("name", PICTURES)

@@ -92,9 +92,10 @@ def model_card(model: ModelFile) -> str:
 
 
 def _architecture(model: ModelFile) -> str:
-    one = f"`{model.architecture.name}`, {model.architecture.parameters:,} parameters"
-    networks = model.architecture.ensemble
-    return f"the mean logit of {networks} networks, each {one}" if networks > 1 else one
+    name, parameters, networks = model.architecture.name, model.architecture.parameters, model.architecture.ensemble
+    if networks > 1:
+        return f"the mean logit of {networks} networks `{name}`, {parameters:,} parameters in all"
+    return f"`{name}`, {parameters:,} parameters"
 
 
 def _calibration(calibration: Calibration) -> str:
@@ -150,10 +151,18 @@ def _level(level: Level) -> str:
 
 
 def _evaluated(model: ModelFile) -> str:
-    lineage = model.lineage
+    lineage, anew = model.lineage, model.lineage.recalibrated
+    before = ""
+    if anew is not None:
+        before = (
+            f"**How it decides was chosen anew** on {anew.images:,} images of {_patients(anew.patients)} "
+            f"({anew.created}). The figures below are from before; `clearmargin evaluate` gives those of today.\n\n"
+        )
     if lineage.folds:
-        return f"Split by **{lineage.split}** into {lineage.folds} folds. Figures of each network on its own test fold;"
-    return f"Split by **{lineage.split}**. Figures of the test part;"
+        how = f"Split by **{lineage.split}** into {lineage.folds} folds. Figures of each network on its own test fold;"
+    else:
+        how = f"Split by **{lineage.split}**. Figures of the test part;"
+    return before + how
 
 
 def _refusal(model: ModelFile) -> str:

@@ -1,6 +1,7 @@
 """Figures from a predictions table, and what is chosen on it. Never imports torch.
 
-Each module is imported by its own name; nothing is imported here, so that importing the part costs nothing. Where to look:
+Each module is imported by its own name; nothing is imported here, so that importing the part costs nothing. Where
+to look:
 
     the table               predictions, foreign
     a figure                metrics, prevalence

@@ -7,6 +7,7 @@ report is elsewhere (`report/`).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -87,7 +88,13 @@ def evaluate_predictions(
         splits[split] = _describe_split(rows, parts, resampling, chosen)
         if split == present[-1]:
             splits[split] |= describe_headline(
-                rows, images_of(rows), choices, settings=settings, resampling=resampling, columns=columns
+                rows,
+                images_of(rows),
+                choices,
+                settings=settings,
+                resampling=resampling,
+                columns=columns,
+                by_fold=by_fold,
             )
         if note := splits[split]["interval"]["note"]:
             listener.note(f"{split}: {note}")
@@ -196,6 +203,8 @@ def _describe_level(
             "not_applicable": f"{torn:,} of {len(names):,} {name}s have images in several folds, so no one network "
             f"decides on a whole {name}"
         }
+    if undecided := [level for part in parts.values() if isinstance(level := part.levels.get(name), str)]:
+        return {"not_applicable": f"the model has no rule for a {name}: {undecided[0]}"}
     pooled, called = np.full(len(names), np.nan), np.zeros(len(names), dtype=bool)
     for fold, choices in parts.items():
         inside = folds == fold
@@ -203,8 +212,9 @@ def _describe_level(
         values = level.probability(images.probabilities[inside], codes[inside], len(names))
         here = np.isfinite(values)
         pooled[here], called[here] = values[here], values[here] >= level.threshold
-    groups, n_units, unit = None, len(names), "patient" if name == "patient" else images.unit
+    groups, n_units, unit = None, len(names), name
     if name == "slide" and images.groups is not None:
+        unit = "patient"
         groups, n_units = np.zeros(len(names), dtype=np.int64), images.n_units
         groups[codes] = images.groups
     cases = Cases(name, unit, share.astype(np.int64), pooled, called, groups, n_units)
@@ -218,8 +228,8 @@ def _describe_level(
 
 def level_of(choices: Choices, name: LevelName) -> Level:
     """The level's rule; where none was chosen, the mean probability and the threshold of the images."""
-    level = choices.levels.get(name, "")
-    return level if isinstance(level, Level) else Level(threshold=choices.point.threshold, reason=level)
+    level = choices.levels.get(name)
+    return level if isinstance(level, Level) else Level(threshold=choices.point.threshold)
 
 
 def _note(images: Cases) -> str | None:
@@ -235,11 +245,10 @@ def _interval_of_run(splits: Mapping[str, Any], resampling: Resampling) -> Value
     units = {block["interval"]["unit"] for block in splits.values()}
     notes = [f"{split}: {note}" for split, block in splits.items() if (note := block["interval"]["note"])]
     last = splits[list(splits)[-1]]["image"]
+    methods = Counter(last[name]["method"] for name in metrics.FIGURES if "method" in last[name])
     return {
         "level": LEVEL,
-        "method": next(
-            (entry["method"] for entry in last.values() if isinstance(entry, dict) and "method" in entry), ""
-        ),
+        "method": methods.most_common(1)[0][0] if methods else "",
         "unit": "patient" if units == {"patient"} else "image",
         "resamples": resampling.resamples,
         "seed": resampling.seed,

@@ -7,6 +7,7 @@ the figures differ within patients and between groups of images.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,9 @@ from clearmargin.evaluation.prevalence import ppv_npv_at
 from clearmargin.evaluation.reliability import expected_ece, reliability_bins
 from clearmargin.evaluation.selective import resampled_abstention, risk_coverage
 from clearmargin.evaluation.subgroups import subgroup_figures
+from clearmargin.evaluation.units import degrees_of_freedom, units_behind
 from clearmargin.settings import EvaluateSettings
+from clearmargin.types import BENIGN, MALIGNANT
 
 CURVE_RESAMPLES = 500
 """Behind the bands of curves, which are looked at and not read off."""
@@ -41,6 +44,7 @@ def describe_headline(
     settings: EvaluateSettings,
     resampling: Resampling,
     columns: pd.DataFrame | None,
+    by_fold: Mapping[int, Choices] | None = None,
 ) -> Values:
     """The blocks `within_patients`, `calibration`, `abstention`, `risk_coverage`, `decision_curve`, and where they \
 are asked for `at_prevalence` and `subgroups`.
@@ -52,12 +56,13 @@ are asked for `at_prevalence` and `subgroups`.
         settings: the section `evaluate`.
         resampling: how often, and the seed.
         columns: the manifest's columns, one row an image; no subgroups without it.
+        by_fold: of a cross-validation, what decided in each fold.
     """
     curves = Resampling(min(CURVE_RESAMPLES, resampling.resamples), resampling.seed)
     blocks: Values = {
         "within_patients": _within_patients(images),
         "calibration": _calibration(images, curves),
-        "abstention": _abstention(rows, images, choices, resampling),
+        "abstention": _abstention(rows, images, [*(by_fold or {}).values(), choices], resampling),
         "risk_coverage": _risk_coverage(rows, images, curves),
         "decision_curve": _decision_curve(images, curves),
     }
@@ -106,10 +111,14 @@ def _figure(
     value: float, resampled: NDArray[np.float64], images: Cases, *, behind: tuple[str, ...] = ("accuracy",)
 ) -> Values:
     """A value and its interval, which rests on the units behind the figures named."""
-    if math.isnan(value):
-        return {"value": None, "ci": None, "reason": "undefined here: there is nothing to share"}
     n_units = min(images.units_behind(name) for name in behind)
     degrees = min(images.degrees_of_freedom(name) for name in behind)
+    return _interval(value, resampled, images, n_units=n_units, degrees=degrees)
+
+
+def _interval(value: float, resampled: NDArray[np.float64], images: Cases, *, n_units: int, degrees: float) -> Values:
+    if math.isnan(value):
+        return {"value": None, "ci": None, "reason": "undefined here: there is nothing to share"}
     return as_figure(value, figure_interval(value, resampled, n_units=n_units, degrees=degrees, unit=images.unit))
 
 
@@ -150,23 +159,37 @@ def _calibration(images: Cases, resampling: Resampling) -> Values:
     }
 
 
-def _abstention(rows: pd.DataFrame, images: Cases, choices: Choices, resampling: Resampling) -> Values:
-    if not isinstance(choices.abstention, Abstention):
-        return {"not_applicable": choices.abstention}
+def _abstention(rows: pd.DataFrame, images: Cases, deciding: Sequence[Choices], resampling: Resampling) -> Values:
+    """What withholding did; `deciding` are the choices of the folds, if there are any, and last those of the run."""
+    promise = deciding[-1].abstention
+    if not isinstance(promise, Abstention):
+        return {"not_applicable": promise}
+    if unable := [part.abstention for part in deciding if isinstance(part.abstention, str)]:
+        # Those folds never withheld, so that their answers show nothing of the promise.
+        folds = f"{len(unable)} of {len(deciding) - 1} folds"
+        return {"not_applicable": f"in {folds} nothing was withheld, since the others were too few ({unable[0]})"}
+    decisions = rows["decision"].to_numpy(dtype=str)
     figures = resampled_abstention(
         images.labels,
         images.called.astype(np.float64),  # at one half, these are the calls, whatever threshold made them
-        rows["decision"].to_numpy(dtype=str),
+        decisions,
         images.groups,
         threshold=0.5,
         resamples=resampling.resamples,
         seed=resampling.seed,
     )
-    behind = {"covered_malignant": "sensitivity", "covered_benign": "specificity"}
-    return {"coverage": choices.abstention.coverage} | {
-        name: _figure(value, draws, images, behind=(behind.get(name, "accuracy"),))
-        for name, (value, draws) in figures.items()
-    }
+    every = np.full(len(rows), True)
+    malignant, benign = images.labels == MALIGNANT, images.labels == BENIGN
+    counted = {"covered_malignant": malignant, "covered_benign": benign, "error_decided": decisions != "abstain"}
+    units = np.arange(len(rows)) if images.groups is None else images.groups
+    block: Values = {"coverage": promise.coverage}
+    for name, (value, draws) in figures.items():
+        of, labels = units[counted.get(name, every)], images.labels[counted.get(name, every)]
+        n_units = units_behind("accuracy", labels, of)
+        # Each unit has the same weight in a mean over units, however many images it has.
+        degrees = n_units - 1.0 if name.startswith("covered") else degrees_of_freedom("accuracy", labels, of)
+        block[name] = _interval(value, draws, images, n_units=n_units, degrees=degrees)
+    return block
 
 
 def _risk_coverage(rows: pd.DataFrame, images: Cases, resampling: Resampling) -> Values:

@@ -112,8 +112,8 @@ def _notes(pairing: Pairing) -> list[str]:
     crossed = [model.name for model in (pairing.a, pairing.b) if model.cross_validated]
     if crossed:
         notes.append(
-            f"{' and '.join(crossed)}: cross-validated; the figures at the threshold are those at the bundle's, where "
-            "the run itself decided each fold by the others"
+            f"{' and '.join(crossed)}: cross-validated; the figures at the threshold are those at the bundle's, which "
+            "was chosen on these very images and so flatters; the run itself decided each fold by the others"
         )
     silent = [
         model.name

@@ -217,7 +217,7 @@ def _candidates(chosen: Values) -> Table | None:
     return Table(
         columns=("Method", "Brier score", "Verdict"),
         rows=tuple(rows),
-        note="On the validation split, cross-validated by patient; lower is better.",
+        note="Cross-validated on the images that the choice was made on; lower is better.",
         folded="How the calibration was chosen",
     )
 

@@ -41,7 +41,15 @@ def abstention(run: RunFiles) -> Section | None:
         return None
     tables = (_abstention_table(run, found),) if found and "not_applicable" not in found else ()
     plot = risk_coverage_plot(run)
-    part = Part(lines=(promise(stored or {}),), tables=tables, plots=(plot,) if plot else ())
+    lines = [promise(stored or {})]
+    if run.protocol.get("split") == "image" and (stored or {}).get("coverage"):
+        lines.append(("Validation was drawn without regard to patients, so for a new patient it does not hold.",))
+    reason = (found or {}).get("not_applicable")
+    if reason and "not_attainable" not in (stored or {}):
+        lines.append(
+            ("What came of it was not measured: ", clause(reason, f"{run.headline}.abstention.not_applicable"))
+        )
+    part = Part(lines=tuple(lines), tables=tables, plots=(plot,) if plot else ())
     return Section("unsure", "When it cannot tell", (part,))
 
 

@@ -79,7 +79,7 @@ def _recalibration(entry: Values | None) -> Part | None:
         for name, label in names
         if name in before
     ]
-    note = "After: recalibrated on other patients of these data than those it is measured on."
+    note = "Recalibrated: each patient (image, where patients are unknown) by the others of these data."
     table = Table(("Figure", "As it is", "Recalibrated"), tuple(rows), note=note)
     return Part("Recalibration", lines, (table,) if rows else (), command=entry.get("command") or None)
 

@@ -28,9 +28,9 @@ POOLINGS = {
     "top_k": "the mean of its highest probabilities",
     "learned": "a weighting, learned on validation, of the mean and of the highest tenth of its images",
 }
-NO_EVIDENCE = (
-    "Groups stand in the order of their names. Where intervals overlap there is no evidence that the groups differ; "
-    "where they do not, with many groups some will do so by chance."
+IN_ORDER = (
+    "Groups stand in the order of their names: the lowest of many small groups is low by chance. Whether a figure "
+    "differs between groups is told by the test over patients in the sentences below, not by whether intervals overlap."
 )
 _LEVELS = ("slide", "patient")
 _SPREAD = ("min", "q1", "median", "q3", "max")
@@ -119,20 +119,19 @@ def subgroups(run: RunFiles) -> Section | None:
     parts = [_column(run, name, entry) for name, entry in sorted(columns.items()) if entry.get("groups")]
     if not parts:
         return None
-    return Section("groups", "Subgroups", (Part(lines=((NO_EVIDENCE,),)), *parts))
+    return Section("groups", "Subgroups", (Part(lines=((IN_ORDER,),)), *parts))
 
 
 def _column(run: RunFiles, name: str, entry: Values) -> Part:
     place = f"{run.headline}.subgroups.{name}"
-    groups = sorted(enumerate(entry["groups"]), key=lambda item: str(item[1]["value"]))
     rows, reasons = [], []
-    for number, group in groups:
+    for number, group in enumerate(entry["groups"]):
         row, found = _group(group, f"{place}.groups.{number}")
         rows.append(row)
         reasons.append((str(group["value"]), found))
     lines: list[Line] = []
-    if text := ((entry.get("difference") or {}).get("auroc") or {}).get("text"):
-        lines.append((quoted(text, f"{place}.difference.auroc.text"),))
+    for figure, difference in (entry.get("difference") or {}).items():
+        lines.append((quoted(difference["text"], f"{place}.difference.{figure}.text"),))
     if note := entry.get("note"):
         lines.append((quoted(note, f"{place}.note"),))
     figures = tuple(label for key in ("auroc", "sensitivity", "specificity") for label in (NAMES[key][0], f"95{NBSP}%"))

@@ -50,21 +50,25 @@ def result_plots(run: RunFiles) -> list[Plot]:
     values, place, threshold = run.block["image"], f"{run.headline}.image", run.threshold
     labels = run.rows["label"].to_numpy(dtype=np.int64)
     probabilities = run.rows["probability"].to_numpy(dtype=np.float64)
+    called = np.asarray(probabilities >= run.thresholds, dtype=np.bool_)
     auroc, auprc = (read_figure(values, name, place=place) for name in ("auroc", "auprc"))
     stored = Shown(decimal(threshold), "operating_point.threshold")
     matrix = plots.confusion(values["confusion"]) if values.get("confusion") else None
-    found = [Plot("confusion", "Confusion matrix", ("At the operating point, threshold ", stored, "."), matrix)]
+    where: Line = ("At the operating point, threshold ", stored, ".")
+    if run.decides_by_fold:
+        where = ("Each fold decided by the threshold that was chosen on the others.",)
+    found = [Plot("confusion", "Confusion matrix", where, matrix)]
     if len(set(labels.tolist())) == 2:
         curve = plots.roc(
             labels,
             probabilities,
-            threshold=threshold,
+            called=called,
             sensitivity_interval=read_figure(values, "sensitivity").interval,
             specificity_interval=read_figure(values, "specificity").interval,
         )
         caption: Line = ("AUROC ", value_of(auroc), f". Whiskers: 95{NBSP}% intervals at the operating point.")
         found.append(Plot("roc", "ROC curve", caption, curve))
-        curve = plots.precision_recall(labels, probabilities, threshold=threshold)
+        curve = plots.precision_recall(labels, probabilities, called=called)
         caption = ("AUPRC ", value_of(auprc), ". Dashed: chance.")
         found.append(Plot("precision_recall", "Precision and recall", caption, curve))
     else:
@@ -73,6 +77,8 @@ def result_plots(run: RunFiles) -> list[Plot]:
         found.append(Plot("precision_recall", "Precision and recall", caption, None))
     histogram = plots.probability_histogram(labels, probabilities, threshold=threshold)
     caption = ("What is right of the threshold is called malignant.",)
+    if run.decides_by_fold:
+        caption = ("The threshold is that of the bundle; each fold was decided by one of its own.",)
     return [*found, Plot("histogram", "Probabilities by class", caption, histogram)]
 
 

@@ -25,6 +25,7 @@ from clearmargin.types import LABEL_NAMES
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 Interval = tuple[float, float]
+Mask = NDArray[np.bool_]
 
 TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
 TICK_TEXTS = ("0", "0.25", "0.5", "0.75", "1")
@@ -78,7 +79,7 @@ def roc(
     labels: Labels,
     probabilities: Floats,
     *,
-    threshold: float,
+    called: Mask,
     sensitivity_interval: Interval | None = None,
     specificity_interval: Interval | None = None,
 ) -> Picture:
@@ -87,7 +88,7 @@ def roc(
     Args:
         labels: (N,), 0 or 1, both present.
         probabilities: (N,), calibrated, of malignant.
-        threshold: of the operating point.
+        called: (N,), True where the image was called malignant at the operating point.
         sensitivity_interval: 95 %, in [0, 1].
         specificity_interval: the same.
     """
@@ -96,9 +97,9 @@ def roc(
         axes = unit_square(figure.add_subplot())
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (3, 3)))
         axes.plot(false_alarms, found, color=ACCENT)
-        x, y = _rates(labels, probabilities, 0.5)
+        x, y = _rates(labels, probabilities >= 0.5)
         axes.plot([x], [y], "o", markerfacecolor="none", color=INK, markersize=7, clip_on=False, label="0.5")
-        x, y = _rates(labels, probabilities, threshold)
+        x, y = _rates(labels, called)
         if specificity_interval:
             axes.plot([1 - specificity_interval[1], 1 - specificity_interval[0]], [y, y], color=INK, linewidth=1.25)
         if sensitivity_interval:
@@ -110,19 +111,18 @@ def roc(
         return render(figure, "roc", title="ROC curve with the operating point and the naive threshold 0.5")
 
 
-def _rates(labels: Labels, probabilities: Floats, threshold: float) -> tuple[float, float]:
-    """(false positive rate, true positive rate) at a threshold."""
-    called = probabilities >= threshold
+def _rates(labels: Labels, called: Mask) -> tuple[float, float]:
+    """(false positive rate, true positive rate) of the calls."""
     return float(called[labels == 0].mean()), float(called[labels == 1].mean())
 
 
-def precision_recall(labels: Labels, probabilities: Floats, *, threshold: float) -> Picture:
+def precision_recall(labels: Labels, probabilities: Floats, *, called: Mask) -> Picture:
     """Precision (PPV) against recall (sensitivity), with the operating point and the share of malignant.
 
     Args:
         labels: (N,), 0 or 1, both present.
         probabilities: (N,), calibrated, of malignant.
-        threshold: of the operating point.
+        called: (N,), True where the image was called malignant at the operating point.
     """
     precision, recall, _ = precision_recall_curve(labels, probabilities)
     prevalence = float(labels.mean())
@@ -131,7 +131,6 @@ def precision_recall(labels: Labels, probabilities: Floats, *, threshold: float)
         axes.axhline(prevalence, color=MUTED, linewidth=1, linestyle=(0, (3, 3)))
         axes.text(0.02, prevalence + 0.015, "share of malignant", fontsize=9.5, color=MUTED)
         axes.plot(recall, precision, color=ACCENT)
-        called = probabilities >= threshold
         if called.any():
             point = float(called[labels == 1].mean()), float(labels[called].mean())
             axes.plot([point[0]], [point[1]], "o", color=INK, markersize=6, clip_on=False, label="operating point")

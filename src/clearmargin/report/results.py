@@ -63,7 +63,8 @@ def answer(run: RunFiles) -> Line:
         parts.append(value_of(auroc, style="short", stress=True))
         if auroc.interval:
             parts += [f" (95{NBSP}% interval ", interval_of(auroc, digits=2), ")"]
-    parts += ["; at the stored operating point it finds "]
+    decided = "with each fold decided by the others" if run.decides_by_fold else "at the stored operating point"
+    parts += [f"; {decided} it finds "]
     parts += _rate(read_figure(values, "sensitivity", place=place), "of malignant images")
     parts += [" and clears ", *_rate(read_figure(values, "specificity", place=place), "of benign ones")]
     return (*parts, ".")
@@ -149,14 +150,19 @@ def threshold_table(run: RunFiles) -> Table | None:
     if not naive:
         return None
     blocks = [(run.block["image"], f"{run.headline}.image"), (naive, f"{run.headline}.image_at_0.5")]
-    stored = Shown(f"stored ({run.threshold:.3f})", "operating_point.threshold")
+    stored: str | Shown = Shown(f"stored ({run.threshold:.3f})", "operating_point.threshold")
+    note = (
+        "The threshold was chosen on validation data and travels with the model; 0.5 is what one gets without choosing."
+    )
+    if run.decides_by_fold:
+        stored = "of each fold"
+        note = "Each fold has a threshold that was chosen on the other folds; 0.5 is what one gets without choosing."
     table = _side_by_side((stored, "naive (0.5)"), blocks, RATES)
     return Table(
         columns=table.columns,
         rows=table.rows,
-        title="The stored threshold and 0.5",
-        note="The threshold was chosen on validation data and travels with the model; 0.5 is what one gets without "
-        "choosing.",
+        title="The chosen threshold and 0.5" if run.decides_by_fold else "The stored threshold and 0.5",
+        note=note,
         reasons=table.reasons,
         stress=0,
     )
@@ -190,7 +196,8 @@ def given_threshold_table(run: RunFiles) -> Table | None:
         columns=("Figure", "Value", "With the choice", "Threshold given"),
         rows=tuple(rows),
         note="The first interval counts that the threshold was chosen on validation data, and would have been another "
-        "on other patients; the second takes the stored threshold as given, as whoever uses this very model does.",
+        "on other patients; the second takes the stored threshold as given, as whoever uses this very model does. "
+        "Figures of slides, patients, subgroups, abstention and another prevalence have the second kind only.",
         stress=0,
         folded="Intervals with the threshold taken as given",
     )

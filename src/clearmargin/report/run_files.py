@@ -63,6 +63,11 @@ class RunFiles:
         return self.rows["path"].map(fold_of).map(by_fold).astype("float64")
 
     @property
+    def decides_by_fold(self) -> bool:
+        """Whether each fold of a cross-validation was decided by a threshold of its own, not by the bundle's."""
+        return not isinstance(self.thresholds, float)
+
+    @property
     def is_external(self) -> bool:
         """Whether the model was trained elsewhere, and its images come from outside."""
         if "folds" in self.protocol:  # each image was tested by a network that had not seen its patient

@@ -105,6 +105,7 @@ def as_markdown(content: dict[str, Any]) -> str:
             f"{content['n_images']:,} images of {content['n_patients']:,} patients, each tested in one of {often}, "
             "by a network that has not seen the image (random split) or the patient (split by patient). "
             "95 % intervals are over patients.",
+            *([content["note"]] if content["note"] else []),
             "",
             "| figure | random split | split by patient | gap |",
             "|---|---|---|---|",
