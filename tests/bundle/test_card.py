@@ -138,7 +138,8 @@ def test_an_ensemble_of_a_cross_validation_says_so() -> None:
     lineage = model.lineage.model_copy(update={"folds": 5})
     card = model_card(changed(architecture=model.architecture.model_copy(update={"ensemble": 5}), lineage=lineage))
     assert "the mean logit of 5 networks `cbis_ddsm`, 85,057 parameters in all" in card
-    assert "into 5 folds. Figures of each network on its own test fold" in card
+    assert "into 5 folds. The mean of the networks, which this bundle is, has been tested on nobody" in card
+    assert "Figures of each network on its own test fold" in card
 
 
 def test_slope_and_intercept_are_told_where_the_bundle_has_them() -> None:

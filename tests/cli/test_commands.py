@@ -35,7 +35,6 @@ RUN_FILES = {
     "metrics.json",
     "report.html",
     "checklists",
-    "figures",
     "run.json",
     "bundle",
     "checkpoint",

@@ -133,7 +133,7 @@ class TestReference:
         )
         assert reference.images == {}
         drift = compare_with_reference(reference, {}, np.array([0.5]), None)
-        assert drift["score"] == {"not_applicable": "fewer than two held-out patients"}
+        assert drift["score"] == {"not_applicable": "the bundle keeps no distribution of scores"}
 
 
 class TestVerdict:

@@ -227,10 +227,10 @@ def test_achieved_figures_are_those_of_the_threshold() -> None:
     assert point.threshold == pytest.approx(0.325)
     assert point.achieved == {"sensitivity": 1.0, "specificity": 0.75, "balanced_accuracy": 0.875}
     assert (point.name, point.chosen_on) == ("balanced", "validation")
-    assert point.rule == "the threshold with the highest balanced accuracy on the validation split"
+    assert point.rule == "the threshold with the highest balanced accuracy"
     point = choose_operating_point(labels, probabilities, rule="sensitivity", target_sensitivity=0.75)
     assert point.threshold == pytest.approx(0.475)
-    assert point.rule == "the highest threshold whose sensitivity on the validation split is at least 0.75"
+    assert point.rule == "the highest threshold whose sensitivity is at least 0.75"
 
 
 def test_of_equally_good_gaps_the_widest_is_taken() -> None:

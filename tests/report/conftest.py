@@ -269,7 +269,7 @@ def build_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., RunBuil
 def run(build_run: Callable[..., RunBuilder]) -> Path:
     """A complete run split by patient, with its report; tests only read it."""
     folder = build_run("by-patient").write()
-    write_artefacts(folder, load_image=_patch)
+    write_artefacts(folder, load_image=_patch, figures=folder / "figures")
     return folder
 
 
@@ -325,7 +325,7 @@ def full_run(build_run: Callable[..., RunBuilder]) -> Path:
     manifest = describe(table)
     changes = study_blocks(table) | ELSEWHERE
     folder = build_run("full", table=table, manifest=manifest, prevalence=0.01, changes=changes).write()
-    write_artefacts(folder, load_image=_patch)
+    write_artefacts(folder, load_image=_patch, figures=folder / "figures")
     return folder
 
 

@@ -79,7 +79,7 @@ def test_a_run_of_an_earlier_version_has_its_report(build_run: Callable[..., Any
     metrics = {name: value for name, value in metrics.items() if name not in ("abstention", "levels")}
     metrics["calibration"] = {"method": "temperature", "temperature": 1.25}
     (folder / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
-    written = write_artefacts(folder, load_image=load_image)
+    written = write_artefacts(folder, load_image=load_image, figures=folder / "figures")
     page = Page((folder / "report.html").read_text(encoding="utf-8"))
     assert not page.find("#unsure") + page.find("#useful") + page.find("#groups") + page.find("#elsewhere")
     assert "temperature scaling; temperature 1.250" in section(page, "methods")

@@ -38,7 +38,7 @@ def test_the_page_has_its_companions(run: Path) -> None:
 def test_the_same_run_gives_the_same_bytes_in_every_file(run: Path, load_image: Any, tmp_path: Path) -> None:
     write_markdown(read_run(run))
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    write_artefacts(run, load_image=load_image)
+    write_artefacts(run, load_image=load_image, figures=run / "figures")
     write_markdown(read_run(run))
     after = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     assert {path.name for path in after if after[path] != before.get(path)} == set()

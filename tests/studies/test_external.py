@@ -15,8 +15,10 @@ from tests.studies.conftest import Crossed
 import clearmargin
 from clearmargin.bundle.read import read_bundle
 from clearmargin.cli import main
+from clearmargin.data.sources import read_source
 from clearmargin.decision import probability
 from clearmargin.evaluation.predictions import read_predictions
+from clearmargin.studies.external import SEEN_IN_RECALIBRATION, find_overlap
 
 QUICK = {"evaluate.resamples": 200}
 
@@ -102,6 +104,20 @@ def test_recalibration_is_offered_where_labels_are_turned_and_never_made(crossed
     assert offer["after_cv"]["brier"] < offer["before"]["brier"]
     assert "clearmargin calibrate" in offer["command"]
     assert read_bundle(run.folder).model.calibrated_by == read_bundle(crossed.folder).model.calibrated_by
+
+
+def test_a_recalibrated_bundle_is_stamped_on_the_images_of_its_recalibration(crossed: Crossed, tmp_path: Path) -> None:
+    clearmargin.calibrate(crossed.folder, crossed.others, tmp_path / "new", settings=QUICK)
+    run = clearmargin.evaluate(tmp_path / "new", crossed.others, tmp_path / "out", settings=QUICK)
+    assert run.metrics["protocol"]["stamp"] == SEEN_IN_RECALIBRATION
+    # Its scores are compared with those of the new calibration, so the same images show no shift.
+    assert run.metrics["drift"]["score"]["verdict"] == "alike"
+
+
+def test_a_folder_of_an_evaluation_is_no_training(crossed: Crossed, external: Path) -> None:
+    # Its bundle was carried there: what was evaluated in the folder was never trained on.
+    manifest = read_source(crossed.others)
+    assert find_overlap(read_bundle(external), manifest) is None
 
 
 def test_one_class_is_one_line(crossed: Crossed, tmp_path: Path) -> None:

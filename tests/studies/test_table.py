@@ -69,6 +69,22 @@ def test_patients_on_both_sides_are_stamped(frame: pd.DataFrame, tmp_path: Path)
     assert PATIENTS_ON_BOTH_SIDES in run.report.read_text()
 
 
+def test_patients_who_choose_the_threshold_are_not_tested_unsaid(frame: pd.DataFrame, tmp_path: Path) -> None:
+    frame.assign(split=np.where(np.arange(240) % 2, "val", "test")).to_csv(tmp_path / "other.csv", index=False)
+    run = clearmargin.evaluate(tmp_path / "other.csv", None, tmp_path / "out", settings={"evaluate.resamples": 100})
+    assert run.metrics["protocol"]["shared_patients"] == 24
+
+
+def test_a_table_without_test_rows_is_summed_up(
+    frame: pd.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frame.assign(split="val").to_csv(tmp_path / "other.csv", index=False)
+    assert main(["evaluate", str(tmp_path / "other.csv"), "--out", str(tmp_path / "out"), *QUICK]) == 0
+    shown = capsys.readouterr().out
+    assert "Validation: 240 images, 24 patients" in shown
+    assert "bundle" not in shown
+
+
 SPOIL: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
     "NaN": (lambda table: table.assign(score=table["score"].where(table.index != 5)), "finite number"),
     "above 1": (lambda table: table.assign(score=table["score"] * 100), "between 0 and 1"),

@@ -126,6 +126,8 @@ def _abstention(model: ModelFile) -> str:
         f"promised coverage {region.coverage:g}: for a new {region.unit} like the {region.n_units:,} that it was "
         "fitted on, at least that share of the images is answered rightly or withheld, on average"
     )
+    if model.lineage.split == "image":
+        promise += "; nothing is promised for a new patient, since images were split without regard to patients"
     if region.between is None:
         return f"Answers benign or malignant, since the promise holds without *cannot tell*; {promise}"
     low, high = region.between
@@ -159,7 +161,11 @@ def _evaluated(model: ModelFile) -> str:
             f"({anew.created}). The figures below are from before; `clearmargin evaluate` gives those of today.\n\n"
         )
     if lineage.folds:
-        how = f"Split by **{lineage.split}** into {lineage.folds} folds. Figures of each network on its own test fold;"
+        how = (
+            f"Split by **{lineage.split}** into {lineage.folds} folds. The mean of the networks, which this bundle is, "
+            "has been tested on nobody, and what it decides by was chosen on logits of single networks: expect "
+            "probabilities that are a little too timid. Figures of each network on its own test fold;"
+        )
     else:
         how = f"Split by **{lineage.split}**. Figures of the test part;"
     return before + how

@@ -35,7 +35,7 @@ def report(
         if form == "html":
             # Predictions of other software come without a bundle.
             shown = read_bundle(run).model.preprocessing if (run / "bundle").is_dir() else Preprocessing.for_display()
-            written = write_artefacts(run, load_image=shown.read, figures=figures)
+            written = write_artefacts(run, load_image=shown.read, figures=figures or run / "figures")
         else:
             written = write_forms(run, form, figures=figures)
     for path in written:

@@ -45,13 +45,14 @@ _SHOWN_PATHS = 3
 
 def run_summary(folder: Path, metrics: Mapping[str, Any]) -> str:
     """The figures of the test part and where everything is."""
-    image, protocol = metrics["test"]["image"], metrics["protocol"]
+    headline = next(split for split in reversed(SPLITS) if split in metrics)
+    image, protocol = metrics[headline]["image"], metrics["protocol"]
     patients = "patients unknown" if image["n_patients"] is None else f"{image['n_patients']:,} patients"
     lines = [""]
     if protocol.get("stamp"):
         lines += [f"*** {protocol['stamp']} ***", ""]
     lines += [
-        f"Test: {image['n_images']:,} images, {patients}, {_how_tested(protocol)}",
+        f"{headline.capitalize()}: {image['n_images']:,} images, {patients}, {_how_tested(protocol)}",
         "",
         f"{'':<20} {'value':>7}   95 % interval",
     ]
@@ -67,14 +68,12 @@ def run_summary(folder: Path, metrics: Mapping[str, Any]) -> str:
         ]
     point = metrics["operating_point"]
     lines += ["", f"Malignant at or above {point['threshold']:.3f} ({point['name']}, chosen on {point['chosen_on']})."]
-    lines += [_withheld(metrics)]
+    lines += [_withheld(metrics[headline])]
     lines += [f"\n{metrics[name]['text']}" for name in ("drift", "recalibration") if name in metrics]
-    lines += [
-        "",
-        f"report   {folder / 'report.html'}",
-        f"bundle   {folder / 'bundle'}",
-        f"next     clearmargin predict {shlex.quote(str(folder))} IMAGES",
-    ]
+    lines += ["", f"report   {folder / 'report.html'}"]
+    if (folder / "bundle").is_dir():  # predictions of other software come without one
+        lines.append(f"bundle   {folder / 'bundle'}")
+        lines.append(f"next     clearmargin predict {shlex.quote(str(folder))} IMAGES")
     return "\n".join(lines)
 
 
@@ -85,15 +84,15 @@ def _how_tested(protocol: Mapping[str, Any]) -> str:
     return f"split by {protocol['split']}{folds}"
 
 
-def _withheld(metrics: Mapping[str, Any]) -> str:
-    block = metrics["test"].get("abstention", {})
+def _withheld(metrics_of_split: Mapping[str, Any]) -> str:
+    block = metrics_of_split.get("abstention", {})
     if "deferred" not in block:
-        return f"It always decides: {block.get('not_applicable', 'no abstention was fitted')}."
+        return f"No abstention: {block.get('not_applicable', 'none was fitted')}."
     covered, deferred, wrong = (block[name]["value"] for name in ("covered", "deferred", "error_decided"))
     error = "none is decided" if wrong is None else f"of the others {wrong:.1%} are wrong"
     return (
         f"It cannot tell of {deferred:.1%} of the images; {error}. Covered {covered:.1%}, "
-        f"promised {block['coverage']:.0%}."
+        f"promised {100 * block['coverage']:g}%."
     )
 
 

@@ -233,7 +233,7 @@ def choose_calibration(
             f"{name} is the simplest whose Brier score ({scores[name]:.4f}) is within one standard error of the "
             f"lowest ({best}, {scores[best]:.4f})"
         )
-    reason += f", cross-validated over {n_units:,} {unit}s of the validation split"
+    reason += f", cross-validated over {n_units:,} {unit}s"
     candidates = tuple(Candidate(candidate, score, None) for candidate, score in scores.items())
     return CalibrationChoice(CALIBRATIONS[name](truth, values), reason, candidates)
 

@@ -129,7 +129,9 @@ def compare_with_reference(
         for (name, old, values), test, p in zip(pairs, tests, corrected, strict=True)
     ]
     inputs = entries[: len(reference.images)]
-    score = entries[-1] if reference.score is not None else {"not_applicable": "fewer than two held-out patients"}
+    score = (
+        entries[-1] if reference.score is not None else {"not_applicable": "the bundle keeps no distribution of scores"}
+    )
     n_units = len(probabilities) if patients is None else len(pd.unique(np.asarray(patients)))
     return {"score": score, "inputs": inputs, "text": _text(inputs, score, n_units=n_units, known=patients is not None)}
 

@@ -179,24 +179,23 @@ def _goal(
         raise UsageError(f"threshold_probability is {threshold_probability:g}; it must be above 0 and below 1.")
     odds_against = (1 - threshold_probability) / threshold_probability
     goals: dict[Rule, tuple[float, str]] = {
-        "balanced": (0.0, "the threshold with the highest balanced accuracy on the validation split"),
+        "balanced": (0.0, "the threshold with the highest balanced accuracy"),
         "sensitivity": (
             target_sensitivity,
-            f"the highest threshold whose sensitivity on the validation split is at least {target_sensitivity:g}",
+            f"the highest threshold whose sensitivity is at least {target_sensitivity:g}",
         ),
         "specificity": (
             target_specificity,
-            f"the lowest threshold whose specificity on the validation split is at least {target_specificity:g}",
+            f"the lowest threshold whose specificity is at least {target_specificity:g}",
         ),
         "cost": (
             cost_ratio,
-            "the threshold with the least expected cost on the validation split, a missed malignant image counting "
+            "the threshold with the least expected cost, a missed malignant image counting "
             f"as {cost_ratio:g} false alarms",
         ),
         "net_benefit": (
             odds_against,
-            "the threshold with the highest net benefit on the validation split at the threshold probability "
-            f"{threshold_probability:g}",
+            f"the threshold with the highest net benefit at the threshold probability {threshold_probability:g}",
         ),
     }
     return _Goal(rule, *goals[rule])

@@ -83,13 +83,13 @@ def choose_level(
     if mixed := int(((shares > 0) & (shares < 1)).sum()):
         return f"{mixed:,} of {n_units:,} {level}s have images of both classes, so they have no label of their own"
     if n_units < 2:
-        return f"there is one {level} in the validation split"
+        return f"it was chosen on one {level} only"
     values = np.asarray(probabilities, dtype=np.float64)
     order = np.lexsort((values, units))  # sums differ in the last digit with the order of the rows
     validation = _Units(level, shares.astype(np.int64), values[order], units[order])
     n_images = np.bincount(units)
     if n_images.max() == 1:
-        reason = f"each {level} of the validation split has one image, and is decided as that image is"
+        reason = f"each {level} has one image, and is decided as that image is"
         return Level(threshold=image_threshold, reason=reason)
     candidates = _candidates(pooling, int(np.median(n_images)))
     missing = _why_unfitted(validation.labels, level)
@@ -138,7 +138,7 @@ def _why_unfitted(labels: NDArray[np.int64], level: str) -> str | None:
     rare = int(np.argmin(counts))
     if counts[rare] >= LEAST_UNITS:
         return None
-    return f"the validation split has {counts[rare]} {LABEL_NAMES[rare]} {level}s, and {LEAST_UNITS} of each are needed"
+    return f"it was chosen on {counts[rare]} {LABEL_NAMES[rare]} {level}s, and {LEAST_UNITS} of each are needed"
 
 
 def _owners(

@@ -40,12 +40,12 @@ def write_report(run: Path, *, load_image: Callable[[str], NDArray[np.uint8]]) -
 def write_artefacts(
     run: Path, *, load_image: Callable[[str], NDArray[np.uint8]], figures: Path | None = None
 ) -> list[Path]:
-    """Write `report.html`, `checklists/` and `figures/` into the run folder and return the paths of the files.
+    """Write `report.html` and `checklists/` into the run folder and return the paths of the files.
 
     Args:
         run: as for `write_report`.
         load_image: as for `write_report`.
-        figures: where the figures go instead.
+        figures: where figures for papers go; none are drawn without it, as that takes longer than all the rest.
 
     Raises:
         DataError: as for `write_report`.
@@ -53,7 +53,7 @@ def write_artefacts(
     """
     files = read_run(run)
     written = [write_report(run, load_image=load_image), *write_checklists(files)]
-    return [*written, *write_figures(files, figures or run / "figures")]
+    return [*written, *(write_figures(files, figures) if figures else [])]
 
 
 def write_forms(run: Path, form: Literal["markdown", "latex-table"], *, figures: Path | None = None) -> list[Path]:

@@ -6,7 +6,7 @@ of the bundle. How far the images lie from those of training is said, and a reca
 
 from __future__ import annotations
 
-import shlex
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from clearmargin.data.manifest import Manifest, data_hash
 from clearmargin.data.pseudonyms import hide_paths, read_key
 from clearmargin.data.store import pack_store
 from clearmargin.decision import logit
+from clearmargin.errors import counted
 from clearmargin.evaluation.assemble import evaluate_predictions
 from clearmargin.evaluation.calibration import choose_calibration
 from clearmargin.evaluation.choices import Choices, known_ids
@@ -44,6 +45,7 @@ from clearmargin.workflow import (
 )
 
 SEEN_IN_TRAINING = "images of the training: optimistic"
+SEEN_IN_RECALIBRATION = "images of the recalibration: optimistic"
 WORTHWHILE = 0.005
 """A recalibration is offered from this gain in the Brier score on."""
 _ALWAYS_DECIDES = "the bundle holds no region of abstention"
@@ -92,6 +94,11 @@ def evaluate_bundle(
         write_predictions(table, out / "predictions.csv")
         write_inputs(out, audit, table[["path", "patient_id", "label", "split"]])
         seen = find_overlap(predictor.bundle, manifest)
+        if seen is not None and seen.patients and not seen.images:
+            log.note(
+                f"{counted(seen.patients, 'patient has', 'patients have')} the id of one that the model was trained "
+                "on: if they are the same people, the figures are optimistic."
+            )
         metrics = evaluate_predictions(
             table,
             choices,
@@ -103,7 +110,7 @@ def evaluate_bundle(
         )
         patients = known_ids(table, "patient_id")
         metrics["drift"] = _describe_drift(model, images, table, patients)
-        metrics["recalibration"] = _offer_recalibration(predictor.bundle, config, table, patients)
+        metrics["recalibration"] = _offer_recalibration(config, table, patients)
         for text in (metrics["drift"]["text"], metrics["recalibration"]["text"]):
             log.note(text)
         write_json(out / "metrics.json", metrics)
@@ -132,13 +139,16 @@ def find_overlap(bundle: Bundle, manifest: Manifest) -> Overlap | None:
     """
     run = bundle.folder.parent
     try:
+        protocol = json.loads((run / "metrics.json").read_text(encoding="utf-8"))["protocol"]
         known = pd.read_parquet(run / "manifest.parquet", columns=["path", "patient_id", "sha256"])
         split = pd.read_csv(run / "split.csv", dtype=str, keep_default_na=False)
-    except (OSError, ValueError, KeyError):
+        splits = dict(zip(split["path"], split["split"], strict=True))
+        # In a cross-validation every image is tested by one network and trained on by the others.
+        external, everything = protocol["split"] == "external", bool(protocol.get("folds"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    splits = dict(zip(split["path"], split["split"], strict=True))
-    # In a cross-validation every image is tested by one network and trained on by the others.
-    everything = set(splits.values()) == {"test"}
+    if external:  # the bundle was only carried there
+        return None
     used = known[[everything or splits.get(path) != "test" for path in known["path"]]]
     frame = manifest.frame
     images = int(frame["sha256"].isin(set(used["sha256"])).sum())
@@ -151,8 +161,12 @@ def _describe_protocol(
 ) -> dict[str, Any]:
     lineage = bundle.model.lineage
     patients = int(manifest.frame["patient_id"].nunique()) if manifest.knows_patients else None
-    overlaps = (seen is not None and seen.images > 0) or images.data_sha256 == lineage.data_sha256
-    stamp = {"stamp": SEEN_IN_TRAINING} if overlaps else {}
+    anew = lineage.recalibrated
+    stamp = {}
+    if (seen is not None and seen.images > 0) or images.data_sha256 == lineage.data_sha256:
+        stamp = {"stamp": SEEN_IN_TRAINING}
+    elif anew is not None and images.data_sha256 == anew.data_sha256:
+        stamp = {"stamp": SEEN_IN_RECALIBRATION}
     return {
         "split": "external",
         "data": str(manifest.root),
@@ -179,7 +193,7 @@ def _describe_drift(
 
 
 def _offer_recalibration(
-    bundle: Bundle, config: RunConfig, table: pd.DataFrame, patients: NDArray[np.object_] | None
+    config: RunConfig, table: pd.DataFrame, patients: NDArray[np.object_] | None
 ) -> dict[str, Any]:
     """What fitting the probabilities to these images would win, cross-validated by patient."""
     labels = table["label"].to_numpy(dtype=np.int64)
@@ -197,7 +211,7 @@ def _offer_recalibration(
     if before - after < WORTHWHILE:
         text = f"No recalibration is called for: the Brier score would change from {before:.3f} to {after:.3f}."
         return {"offered": False, "text": text, **values}
-    command = shlex.join(["clearmargin", "calibrate", str(bundle.folder), config.data.root, "--out", "RECALIBRATED"])
+    command = "clearmargin calibrate BUNDLE DATA --out RECALIBRATED"
     text = (
         f"The probabilities do not fit these images: recalibrated ({method}), new patients of this "
         f"kind would have a Brier score of about {after:.3f} instead of {before:.3f}. Nothing was changed."

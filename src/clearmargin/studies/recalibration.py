@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,8 @@ from clearmargin.data.manifest import data_hash
 from clearmargin.data.store import pack_store
 from clearmargin.decision import probability
 from clearmargin.evaluation.calibration import check_both_classes
-from clearmargin.evaluation.choices import Choices, choose
+from clearmargin.evaluation.choices import Choices, choose, known_ids
+from clearmargin.evaluation.drift import build_reference
 from clearmargin.evaluation.metrics import brier
 from clearmargin.predict.predictor import Predictor
 from clearmargin.settings import RunConfig
@@ -58,7 +59,17 @@ def recalibrate(predictor: Predictor, config: RunConfig, out: Path, *, listener:
         listener.note(remark)
     n_patients = int(manifest.frame["patient_id"].nunique()) if manifest.knows_patients else None
     record = Recalibration(created=now(), data_sha256=data_hash(manifest), images=len(manifest), patients=n_patients)
+    patients = known_ids(table, "patient_id")
+    reference = model.reference
+    if reference is not None:  # the scores of training were calibrated otherwise
+        unit = "image" if patients is None else "patient"
+        fresh = build_reference(
+            {}, patients=None, probabilities=choices.probabilities(logits), held_out_patients=patients
+        )
+        reference = reference.model_copy(update={"score": fresh.score if unit == reference.unit else None})
+    choices = replace(choices, point=replace(choices.point, chosen_on="the images of the recalibration"))
     changes = {
+        "reference": reference,
         "operating_points": {choices.point.name: choices.point},
         "operating_point": choices.point.name,
         "lineage": model.lineage.model_copy(update={"recalibrated": record}),

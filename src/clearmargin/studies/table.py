@@ -27,7 +27,7 @@ from clearmargin.types import LABEL_NAMES, Listener, OperatingPoint
 from clearmargin.workflow import Run, build_report
 
 PATIENTS_ON_BOTH_SIDES = "patients on both sides of the split: optimistic"
-_NO_ABSTENTION = "the predictions come from other software, which withholds nothing"
+_NO_ABSTENTION = "the predictions come from other software, of whose abstention nothing is known"
 
 
 def evaluate_table(
@@ -100,7 +100,8 @@ def _describe_protocol(table: Path, frame: pd.DataFrame, config: RunConfig) -> d
     sides: dict[str, set[object]] = {}
     if patients is not None:
         sides = {name: set(patients[(frame["split"] == name).to_numpy()]) for name in present}
-    shared = len(sides.get("train", set()) & sides.get("test", set()))
+    # The threshold may be chosen on validation, so its patients are not to be tested on either.
+    shared = len((sides.get("train", set()) | sides.get("validation", set())) & sides.get("test", set()))
     stamp = {"stamp": PATIENTS_ON_BOTH_SIDES, "shared_patients": shared} if shared else {}
     return {
         "split": "external",
