@@ -44,7 +44,7 @@ def rising_knots(knots: dict[float, float]) -> Isotonic:
 CALIBRATIONS: st.SearchStrategy[Calibration] = st.one_of(
     st.builds(Temperature, temperature=st.floats(0.01, 100)),
     st.builds(Platt, slope=st.floats(1e-3, 50), intercept=finite),
-    st.builds(Beta, a=weights, b=weights, c=finite),
+    st.builds(Beta, a=weights, b=weights.filter(bool), c=finite),
     st.dictionaries(st.floats(-50, 50), shares, min_size=1, max_size=8).map(rising_knots),
 )
 
@@ -60,7 +60,7 @@ class TestProbability:
         result = probability(logits, Platt(slope=slope, intercept=intercept))
         np.testing.assert_allclose(result, expit(slope * logits + intercept), rtol=1e-12, atol=1e-300)
 
-    @given(logits=logits, a=st.floats(0, 5), b=st.floats(0, 5), c=st.floats(-5, 5))
+    @given(logits=logits, a=st.floats(0, 5), b=st.floats(1e-3, 5), c=st.floats(-5, 5))
     def test_of_beta_is_the_formula_of_its_source(self, logits: np.ndarray, a: float, b: float, c: float) -> None:
         near = np.clip(logits, -15, 15)  # where 1 - p still has digits
         p = expit(near)
@@ -178,6 +178,7 @@ class TestValues:
             lambda: Platt(slope=0.0, intercept=0.0),
             lambda: Platt(slope=1.0, intercept=float("nan")),
             lambda: Beta(a=-0.1, b=1.0, c=0.0),
+            lambda: Beta(a=0.0, b=0.0, c=0.0),
             lambda: Beta(a=1.0, b=1.0, c=float("inf")),
             lambda: Isotonic(logits=(), probabilities=()),
             lambda: Isotonic(logits=(0.0, 0.0), probabilities=(0.1, 0.2)),

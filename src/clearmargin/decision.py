@@ -59,6 +59,12 @@ class Beta(_Value):
     b: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     c: Finite
 
+    @model_validator(mode="after")
+    def _tells_apart(self) -> Beta:
+        if self.a == 0 and self.b == 0:
+            raise ValueError("beta: a and b are both 0, which would give every image one probability")
+        return self
+
     def apply(self, logits: Floats) -> Floats:
         # ln p is -ln(1 + exp(-logit)), which logaddexp computes without overflow.
         with np.errstate(over="ignore", invalid="ignore"):  # NaN is that of a group without images, and stays

@@ -81,6 +81,10 @@ class SplitError(DataError):
     pass
 
 
+class NotAttainable(DataError):
+    """No threshold has what an operating point asks for."""
+
+
 class BundleError(ClearmarginError):
     exit_code = 4
     http_status = 500

@@ -176,7 +176,9 @@ def test_no_other_slope_or_beta_has_a_higher_likelihood_of_platts_targets(
             method="L-BFGS-B",
         )
         assert all(weight >= low for weight, low in zip(found, lowest, strict=False))
-        assert loss(features @ np.array(found)) <= reference.fun + 1e-9
+        # A beta map that would give every image one probability is held back from it.
+        held_back = len(found) == 3 and found[:2] == [LEAST_SLOPE, LEAST_SLOPE]
+        assert loss(features @ np.array(found)) <= reference.fun + (0.1 if held_back else 1e-9)
 
 
 def test_a_known_beta_map_is_recovered() -> None:
@@ -192,7 +194,7 @@ def test_inverted_logits_meet_the_bounds() -> None:
     labels, logits = np.array([0, 0, 1, 1]), np.array([3.0, 1.0, -1.0, -3.0])
     assert fit_platt(labels, logits).slope == LEAST_SLOPE
     fit = fit_beta(labels, logits)
-    assert (fit.a, fit.b) == (0, 0)
+    assert (fit.a, fit.b) == (LEAST_SLOPE, LEAST_SLOPE)  # the order of the images stays
     assert fit.c == pytest.approx(0)
     assert fit_isotonic(labels, logits).probabilities == (0.5,)
 
@@ -334,3 +336,22 @@ class TestTheChoice:
     def test_platt_of_two_images_is_finite(self) -> None:
         fit = choose_calibration(np.array([0, 1]), np.array([-1.0, 1.0]), None, method="platt", seed=0).calibration
         assert isinstance(fit, Platt)
+
+
+def test_logits_that_know_nothing_never_cost_the_order_of_the_images() -> None:
+    # Turned round in each patient: the best map of any kind is flat, and a flat one would rank nothing any more.
+    rng = np.random.default_rng(1)
+    patients = np.repeat(np.arange(12), 20)
+    labels = rng.integers(0, 2, 240)
+    logits = -1.5 * (labels - 0.5) + rng.normal(size=240)
+    choice = choose_calibration(labels, logits, patients, seed=0)
+    order = np.argsort(logits)
+    assert (np.diff(choice.calibration.apply(logits[order])) > 0).mean() > 0.99
+
+
+def test_few_patients_choose_nothing() -> None:
+    rng = np.random.default_rng(2)
+    labels, patients = rng.integers(0, 2, 160), np.repeat(np.arange(4), 40)
+    choice = choose_calibration(labels, rng.normal(size=160) + labels, patients, seed=0)
+    assert isinstance(choice.calibration, Temperature)
+    assert "there are 4 patients, and 5 are the least" in choice.reason

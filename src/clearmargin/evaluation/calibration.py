@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import optimize
 
 from clearmargin.decision import Beta, Calibration, Isotonic, Platt, Temperature, logit, probability
-from clearmargin.errors import DataError, UnknownName
+from clearmargin.errors import DataError, UnknownName, counted
 from clearmargin.evaluation.logistic import fit_logistic
 from clearmargin.evaluation.metrics import Floats, Labels
 from clearmargin.evaluation.selection import Folds, deal_folds, simplest
@@ -28,6 +28,8 @@ Method = Literal["auto", "temperature", "platt", "beta", "isotonic"]
 TEMPERATURE_RANGE = (0.05, 20.0)
 LEAST_SLOPE = 1e-3
 """Of Platt's map: a higher logit never has a lower probability, whatever the data say."""
+LEAST_UNITS = 5
+"""With fewer patients a cross-validated choice would be a lottery."""
 MOST_KNOTS = 200
 
 
@@ -98,7 +100,8 @@ def fit_platt(labels: Labels, logits: NDArray[np.floating]) -> Platt:
 def fit_beta(labels: Labels, logits: NDArray[np.floating]) -> Beta:
     """The a, b (0 or more) and c of highest likelihood; labels are moved from 0 and 1 as in `fit_platt`.
 
-    Unlike a slope, a and b bend the two ends apart: a model can be too certain of malignant only.
+    Unlike a slope, a and b bend the two ends apart: a model can be too certain of malignant only. Where the
+    logits know nothing both are LEAST_SLOPE, so that the order of the images stays.
 
     Args:
         labels: (N,), 0 benign or 1 malignant, of images that the model was not trained on.
@@ -115,6 +118,8 @@ def fit_beta(labels: Labels, logits: NDArray[np.floating]) -> Beta:
         return Beta(a=1.0, b=1.0, c=float(logit(targets.mean(keepdims=True))[0] - values[0]))
     features = np.stack([-np.logaddexp(0, -values), np.logaddexp(0, values), np.ones(len(values))], axis=1)
     a, b, c = fit_logistic(features, targets, lowest=np.array([0.0, 0.0, -np.inf])).tolist()
+    if a + b < LEAST_SLOPE:
+        return Beta(a=LEAST_SLOPE, b=LEAST_SLOPE, c=c)
     return Beta(a=max(a, 0.0), b=max(b, 0.0), c=c)
 
 
@@ -196,8 +201,8 @@ def choose_calibration(
     """The calibration fitted on all images, of the method that is asked for or, with `auto`, chosen.
 
     `auto` takes the simplest method whose Brier score, cross-validated over whole patients, is within one
-    standard error of the lowest; where patients cannot be divided into folds, a temperature. Every image
-    counts the same. The result depends on the seed, not on the order of the rows.
+    standard error of the lowest; with fewer than LEAST_UNITS patients, or where they cannot be divided into folds,
+    a temperature. Every image counts the same. The result depends on the seed, not on the order of the rows.
 
     Args:
         labels: (N,), 0 benign or 1 malignant, of images that the model was not trained on.
@@ -220,6 +225,8 @@ def choose_calibration(
         return CalibrationChoice(CALIBRATIONS[method](truth, values), f"{method} was asked for")
     unit = "image" if groups is None else "patient"
     folds = deal_folds(truth, units, n_units, unit=unit, seed=seed)
+    if n_units < LEAST_UNITS and not isinstance(folds, str):
+        folds = f"there are {counted(n_units, unit, f'{unit}s')}, and {LEAST_UNITS} are the least"
     if isinstance(folds, str):
         untried = tuple(Candidate(name, None, folds) for name in CALIBRATIONS)
         reason = f"temperature, the simplest, because the choice cannot be cross-validated: {folds}"
@@ -235,7 +242,11 @@ def choose_calibration(
         )
     reason += f", cross-validated over {n_units:,} {unit}s"
     candidates = tuple(Candidate(candidate, score, None) for candidate, score in scores.items())
-    return CalibrationChoice(CALIBRATIONS[name](truth, values), reason, candidates)
+    fitted = CALIBRATIONS[name](truth, values)
+    if np.ptp(fitted.apply(values)) == 0 and np.ptp(values) > 0:
+        reason += f"; but fitted to all it gives every image one probability, so temperature is taken instead of {name}"
+        fitted = fit_temperature(truth, values)
+    return CalibrationChoice(fitted, reason, candidates)
 
 
 def check_both_classes(labels: Labels, consequence: str) -> None:

@@ -16,9 +16,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from clearmargin.decision import Abstention, Calibration, Level, decide, probability
+from clearmargin.errors import NotAttainable
 from clearmargin.evaluation.calibration import CalibrationChoice, choose_calibration
 from clearmargin.evaluation.conformal import fit_abstention
-from clearmargin.evaluation.operating_point import NotAttainable, choose_operating_point
+from clearmargin.evaluation.operating_point import choose_operating_point
 from clearmargin.evaluation.pooling import choose_level
 from clearmargin.settings import EvaluateSettings
 from clearmargin.types import LEVELS, LevelName, OperatingPoint

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from clearmargin.errors import DataError, UnknownName, UsageError
+from clearmargin.errors import NotAttainable, UnknownName, UsageError
 from clearmargin.evaluation.bootstrap import draw_units
 from clearmargin.evaluation.calibration import check_both_classes
 from clearmargin.evaluation.metrics import (
@@ -33,10 +33,6 @@ RULES: tuple[Rule, ...] = ("balanced", "sensitivity", "specificity", "cost", "ne
 
 VALIDATION_STREAM = 1
 """Of `draw_units`, for resamples of the validation patients; those of the test patients are stream 0."""
-
-
-class NotAttainable(DataError):
-    """No threshold has what the rule asks for."""
 
 
 def choose_operating_point(

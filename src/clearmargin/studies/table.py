@@ -77,7 +77,8 @@ def evaluate_table(
         write_json(out / "environment.json", environment | {"seconds": dict(log.seconds)})
         log.stage("report")
         build_report(out, Preprocessing.for_display())
-        finish_run(out, {"protocol": metrics["protocol"], "stamp": metrics["protocol"].get("stamp")})
+        facts = {"protocol": metrics["protocol"], "stamp": metrics["protocol"].get("stamp")}
+        finish_run(out, facts, hashed=("config.toml", "split.csv", "predictions.csv", "metrics.json"))
     return Run(out)
 
 

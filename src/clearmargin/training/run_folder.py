@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -26,7 +26,7 @@ from clearmargin.files import disk_errors, make_folder, partial_path, write_json
 from clearmargin.settings import RunConfig
 
 LIBRARIES = ("torch", "lightning-fabric", "onnx", "onnxruntime", "numpy", "pandas", "pillow", "scikit-learn", "scipy")
-_HASHED = ("config.toml", "manifest.parquet", "split.csv", "predictions.csv", "metrics.json", "bundle/SHA256SUMS")
+HASHED = ("config.toml", "manifest.parquet", "split.csv", "predictions.csv", "metrics.json", "bundle/SHA256SUMS")
 
 FOLDS, SEEDS = "folds", "seeds"
 """Folders of the runs that a cross-validation, or a run with several seeds, is made of."""
@@ -75,10 +75,9 @@ def open_run(run: Path, config: RunConfig, *, resume: bool) -> Iterator[None]:
             lock.release()
 
 
-def finish_run(run: Path, facts: Mapping[str, Any]) -> None:
-    """Writes run.json, which makes the run complete; it hashes those of the run's files that are there."""
-    present = [name for name in _HASHED if (run / name).is_file()]
-    files = {name: hashlib.sha256((run / name).read_bytes()).hexdigest() for name in present}
+def finish_run(run: Path, facts: Mapping[str, Any], *, hashed: Sequence[str] = HASHED) -> None:
+    """Writes run.json, which makes the run complete, with the hashes of its files."""
+    files = {name: hashlib.sha256((run / name).read_bytes()).hexdigest() for name in hashed}
     content = {"schema": 1, "complete": True, "clearmargin": __version__, "finished": now(), **facts, "sha256": files}
     write_json(run / "run.json", content)
 
