@@ -78,8 +78,8 @@ class Isotonic(_Value):
     """
 
     method: Literal["isotonic"] = "isotonic"
-    logits: Annotated[tuple[Finite, ...], Field(min_length=1)]
-    probabilities: Annotated[tuple[Share, ...], Field(min_length=1)]
+    logits: Annotated[tuple[Finite, ...], Field(min_length=1, max_length=1000)]
+    probabilities: Annotated[tuple[Share, ...], Field(min_length=1, max_length=1000)]
 
     @model_validator(mode="after")
     def _rises(self) -> Isotonic:

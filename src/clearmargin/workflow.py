@@ -61,6 +61,7 @@ from clearmargin.types import OPTIMISTIC_STAMP, Listener
 _PARITY_IMAGES = 32
 HIDDEN_COMMAND = "clearmargin train (the rest names files, and is left out of a pseudonymised run)"
 _SAME_LOGIT = 1e-3
+LEARNED_NOTHING = "The model gives the same probability for every image: it has learned nothing. Train it longer."
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +146,9 @@ def run_training(
         fitted = _fit(config, assignment, images, out=out, listener=log)
         onnx = export(fitted.model, images, log)
         logits = Session(onnx).logits(images.store.images)  # those that `predict` will give
-        if np.ptp(logits[assignment.rows("validation")]) < _SAME_LOGIT:
-            log.note("The model gives the same probability for every image: it has learned nothing. Train it longer.")
+        learned = np.ptp(logits[assignment.rows("validation")]) >= _SAME_LOGIT
+        if not learned:
+            log.note(LEARNED_NOTHING)
         predictions = tabulate(assignment, logits)
         choices = choose(predictions[predictions["split"] == "validation"], config.evaluate, seed=config.seed)
         for remark in choices.remarks():
@@ -163,6 +165,8 @@ def run_training(
             columns=audit.manifest.frame,
             listener=log,
         )
+        if not learned:
+            metrics["warning"] = LEARNED_NOTHING
         if config.train.seeds > 1:
             metrics["seeds"] = train_other_seeds(config, out, images, metrics, log)
         write_json(out / "metrics.json", metrics)

@@ -61,7 +61,7 @@ def test_the_card_tells_what_the_bundle_holds(text: str) -> None:
         "benign, malignant or *cannot tell* (probabilities from 0.4123 to 0.5231)",
         "promised coverage 0.9: for a new patient like the 40",
         "A slide: a weighting of the mean and of the highest tenth",
-        "malignant at or above 0.3700 (best)",
+        "malignant at or above 0.3700, and never *cannot tell* (best)",
         "A patient: the mean of its 3 highest probabilities; malignant at or above 0.6100",
     ],
 )
@@ -127,7 +127,7 @@ def test_a_promise_that_holds_without_withholding_is_told_so() -> None:
 
 def test_levels_are_told_with_pooling_and_threshold_or_why_not() -> None:
     card = model_card(changed(levels={"slide": LEVEL}, no_levels={"patient": "patients are unknown"}))
-    pooled = "the mean of its 3 highest probabilities; malignant at or above 0.2500"
+    pooled = "the mean of its 3 highest probabilities; malignant at or above 0.2500, and never *cannot tell*"
     assert f"- A slide: {pooled} (chosen on 40 patients)" in card
     assert "- A patient is not decided: patients are unknown" in card
     assert "It decides images, not slides or patients" in model_card(model_file())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,3 +43,16 @@ def test_a_folder_that_is_no_run_is_one_clear_line(call: Call, tmp_path: Path) -
     answer = call("report", tmp_path)
     assert answer.code != 0
     assert "not a finished run" in answer.err
+
+
+def test_files_that_were_changed_since_are_named(call: Call, small_run: SmallRun, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(small_run.folder, run)
+    text = (run / "metrics.json").read_text()
+    (run / "metrics.json").write_text(text.replace('"schema": 1', '"schema":  1', 1))
+    answer = call("report", run)
+    assert answer.code == 0
+    assert "Note: metrics.json was changed since the run ended" in answer.err
+    for content in ("{}", "[1]", '{"complete": false, "sha256": {}}', "no json"):
+        (run / "run.json").write_text(content)
+        assert call("report", run).code == 3

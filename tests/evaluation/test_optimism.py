@@ -154,7 +154,9 @@ class TestGap:
     def test_without_evidence_the_sentence_says_so_and_how_large_it_may_be(self) -> None:
         found = optimism(*cross_validate(1, patients_differ=False), resamples=60, seed=0)
         assert found["gap"]["auroc"]["p"] > 0.05
-        assert found["text"].startswith("No evidence of a gap on 30 patients: a random split would have told you AUROC")
+        assert found["text"].startswith(
+            "No evidence of a gap in AUROC on 30 patients: a random split would have told you AUROC"
+        )
         assert "may be anything from -0.0" in found["text"]
         assert found["note"].startswith("one repeat")
 

@@ -120,6 +120,23 @@ def test_a_folder_of_an_evaluation_is_no_training(crossed: Crossed, external: Pa
     assert find_overlap(read_bundle(external), manifest) is None
 
 
+def test_the_report_claims_nothing_of_a_training_that_it_did_not_see(external: Path) -> None:
+    page = (external / "report.html").read_text()
+    assert "learning rate" not in page
+    assert "both training and" not in page
+    checklist = (external / "checklists" / "CLAIM-2024.md").read_text()
+    assert "Weights are drawn at random" not in checklist
+
+
+def test_calibrate_takes_no_bundles_place(crossed: Crossed, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = read_bundle(crossed.folder).sha256
+    for out in (crossed.folder / "bundle", crossed.folder):
+        assert main(["calibrate", str(crossed.folder), str(crossed.others), "--out", str(out)]) == 2
+    assert read_bundle(crossed.folder).sha256 == before
+    assert main(["calibrate", str(crossed.folder), str(crossed.others), "--out", "/proc/x"]) == 3
+    assert "Traceback" not in capsys.readouterr().err
+
+
 def test_one_class_is_one_line(crossed: Crossed, tmp_path: Path) -> None:
     paths = sorted(crossed.others.rglob("*class0.png"))
     pd.DataFrame({"path": paths, "label": 0}).to_csv(tmp_path / "one.csv", index=False)

@@ -56,3 +56,8 @@ def test_unknown_patients_are_an_error_before_any_training(
     assert main(["optimism", str(data), "--out", str(tmp_path / "out"), *OPTIONS]) == 3
     assert "patient" in capsys.readouterr().err
     assert not (tmp_path / "out" / "image").exists()
+
+
+def test_folders_of_other_kinds_are_not_gone_on_with(crossed: Crossed, measured: Path) -> None:
+    assert main(["train", str(crossed.data), "--out", str(measured), "--epochs", "1", "--resume"]) == 2
+    assert main(["optimism", str(crossed.data), "--out", str(crossed.folder), *OPTIONS, "--resume"]) == 2

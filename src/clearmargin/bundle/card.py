@@ -149,7 +149,7 @@ def _level(level: Level) -> str:
     pooled = f"the mean of its {pooling.k} highest probabilities" if pooling.k else _POOLING[pooling.method]
     mapped = "" if level.calibration == Temperature() else ", calibrated by Platt scaling of its logit"
     reason = f" ({level.reason})" if level.reason else ""
-    return f"{pooled}{mapped}; malignant at or above {level.threshold:.4f}{reason}"
+    return f"{pooled}{mapped}; malignant at or above {level.threshold:.4f}, and never *cannot tell*{reason}"
 
 
 def _evaluated(model: ModelFile) -> str:

@@ -14,6 +14,7 @@ from clearmargin.bundle.card import model_card
 from clearmargin.bundle.read import REQUIRED, SUMS, Bundle
 from clearmargin.bundle.schema import ModelFile
 from clearmargin.errors import UsageError
+from clearmargin.files import disk_errors, make_folder, partial_path
 
 
 def write_bundle(folder: Path, model_file: ModelFile, *, weights: Mapping[str, Tensor], onnx: bytes) -> None:
@@ -62,6 +63,22 @@ def _write_files(folder: Path, model_file: ModelFile, *, weights: bytes, onnx: b
             old.rename(folder)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def check_new(folder: Path) -> None:
+    """Passes when a bundle can be made there that takes nobody's place.
+
+    Raises:
+        UsageError: something is there already.
+        DataError: the folder that is to hold it is not there and cannot be made, or nothing can be written to it.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder}: is there already. Give a folder that does not exist yet with --out.")
+    with disk_errors(folder):
+        make_folder(folder.parent)
+        trial = partial_path(folder)
+        make_folder(trial)
+        trial.rmdir()
 
 
 def _check_replaceable(folder: Path) -> None:

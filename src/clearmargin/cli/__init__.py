@@ -106,7 +106,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             debug=False,
         )
     if result == 130:
-        return _fail("interrupted. A run that was begun goes on with train --resume.", 130, debug=False)
+        return _fail(
+            "interrupted. What trains goes on with the same command and --resume; the rest starts again.",
+            130,
+            debug=False,
+        )
     return result if isinstance(result, int) else 0
 
 

@@ -43,5 +43,11 @@ def calibrate(
     )
     print(f"or above {point.threshold:.4f} ({point.name}). Brier score on these very images {made.before:.4f} before,")
     print(f"{made.after:.4f} now, which flatters it; on new patients it is what 'evaluate' says.")
+    region = made.choices.abstention
+    if isinstance(region, str):
+        print(f"It always decides: {region}.")
+    elif region.between is not None:
+        low, high = region.between
+        print(f"Cannot tell from {low:.4f} to {high:.4f} (promised coverage {region.coverage:g}).")
     print(f"\nbundle   {made.folder}")
     print(f"next     clearmargin evaluate {shlex.quote(str(made.folder))} OTHER_IMAGES --out DIR")

@@ -77,7 +77,7 @@ def _rule(model: ModelFile, level: Literal["image", "slide", "patient"]) -> str:
     if level != "image":
         rule = model.levels[level]
         pooling = rule.pooling.method.replace("_", " ")
-        return f"Malignant at or above {rule.threshold:.4f} (pooled by {pooling})."
+        return f"Malignant at or above {rule.threshold:.4f} (pooled by {pooling}); a {level} is always decided."
     point, promise = model.decision_point, model.conformal
     text = f"Malignant at or above {point.threshold:.4f} ({point.name})"
     if promise is None or promise.between is None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from clearmargin.errors import one_line
 from clearmargin.types import Listener
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class PlainListener(Listener):
         _say(f"  {describe_epoch(row)}")
 
     def note(self, text: str) -> None:
-        _say(text)
+        _say(one_line(text))
 
 
 class DrawnListener(Listener):
@@ -112,7 +113,7 @@ class DrawnListener(Listener):
         self._console.print(f"  {describe_epoch(row)}")
 
     def note(self, text: str) -> None:
-        self._console.print(text)
+        self._console.print(one_line(text), markup=False)
 
     def _finish(self) -> None:
         if self._task is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -24,13 +25,13 @@ def report(
 ) -> None:
     """Build report.html, the reporting checklists and the figures anew from the files of a run."""
     from clearmargin.bundle.read import read_bundle
-    from clearmargin.errors import DataError
     from clearmargin.files import disk_errors
     from clearmargin.images.preprocess import Preprocessing
+    from clearmargin.report.run_files import changed_files
     from clearmargin.report.write import write_artefacts, write_forms
 
-    if not (run / "run.json").is_file():
-        raise DataError(f"{run}: not a finished run (no run.json). Finish it with train --resume.")
+    for name in changed_files(run):
+        print(f"Note: {name} was changed since the run ended; the report shows it as it is now.", file=sys.stderr)
     with disk_errors(run):
         if form == "html":
             # Predictions of other software come without a bundle.

@@ -277,7 +277,7 @@ def _text(result: Values) -> str:
     else:
         low, high = gap["ci"]
         sentence = (
-            f"no evidence of a gap on {of}: {told}; the difference of {gap['value']:+.2f} may be "
+            f"no evidence of a gap in AUROC on {of}: {told}; the difference of {gap['value']:+.2f} may be "
             f"anything from {low:+.2f} to {high:+.2f}."
         )
     return sentence[0].upper() + sentence[1:]

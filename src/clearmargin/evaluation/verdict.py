@@ -62,6 +62,8 @@ def _sentence(row: Mapping[str, Any], letters: tuple[str, str], *, n_units: int,
     if _is_evidence(row):
         p = "< 0.001" if row["p_corrected"] < 0.001 else f"= {row['p_corrected']:.3f}"
         return f"evidence of a difference in {name}: {_better(row)} is better ({facts}, corrected p {p}; {units})"
+    if row["low"] is not None and (row["low"] > 0 or row["high"] < 0):  # by itself it would be; not among so many
+        facts += f", p {row['p_corrected']:.3f} once corrected for all that is compared"
     sentence = f"no evidence of a difference in {name} ({facts}; {units})"
     if n_units < FEW_UNITS and row["low"] is not None:
         missed = max(abs(row["low"]), abs(row["high"]))

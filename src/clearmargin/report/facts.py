@@ -148,13 +148,13 @@ def _limits(run: RunFiles) -> str:
 
 
 def _design(run: RunFiles) -> dict[str, str]:
-    config, model = run.config, run.environment.get("model") or {}
+    config, model = run.training, run.environment.get("model") or {}
     libraries = dict(reproduction.machine(run))
     networks = int(model.get("ensemble") or 1)
     seed = run.protocol.get("seed")
     return {
-        "seed": f"Weights are drawn at random, seed {seed}." if seed is not None else "",
-        "ensemble": f"The mean logit of {networks} networks." if networks > 1 else "A single network.",
+        "seed": f"Weights are drawn at random, seed {seed}." if seed is not None and config is not None else "",
+        "ensemble": f"The mean logit of {networks} networks." if networks > 1 else "A single network." if model else "",
         "balance": _balance(run),
         "abstention": plain(promise(run.metrics.get("abstention") or {})),
         "software": ". ".join(f"{term}: {libraries[term]}" for term in _SOFTWARE if term in libraries) + ".",
@@ -176,7 +176,7 @@ _SOFTWARE = ("Clearmargin", "Python", "Libraries", "Platform", "Device")
 
 
 def _balance(run: RunFiles) -> str:
-    if run.config is None:
+    if run.training is None:
         return ""
-    balance = run.config.train.balance
+    balance = run.training.train.balance
     return "Classes were not balanced." if balance == "none" else f"Classes were balanced by {balance}."

@@ -47,7 +47,7 @@ def render_report(run: RunFiles, *, load_image: Callable[[str], NDArray[np.uint8
             classification_report=provenance.classification_report(run),
             machine=reproduction.machine(run),
             stages=reproduction.stages(run.environment),
-            settings=reproduction.settings(run.config) if run.config else [],
+            settings=reproduction.settings(run.training) if run.training else [],
             checklists=read_checklists(),
             intended_use=INTENDED_USE,
         )

@@ -96,7 +96,7 @@ def _split_row(name: str, rows: pd.DataFrame) -> SplitRow:
 
 def methods(run: RunFiles) -> Terms:
     """Split, preprocessing, model, training, calibration, operating point and interval, one line each."""
-    config, environment, metrics, interval = run.config, run.environment, run.metrics, run.interval
+    config, environment, metrics, interval = run.training, run.environment, run.metrics, run.interval
     calibration, point = metrics.get("calibration") or {}, metrics["operating_point"]
     model: Values = environment.get("model") or {}
     terms = [

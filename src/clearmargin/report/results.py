@@ -55,7 +55,8 @@ def answer(run: RunFiles) -> Line:
     values, place = run.block["image"], f"{run.headline}.image"
     auroc = read_figure(values, "auroc", place=place)
     split = "external" if run.is_external else run.headline
-    parts: list[str | Shown] = ["On ", *many(values["n_images"], f"{split} image", f"{place}.n_images")]
+    noun = "image" if run.protocol.get("trained_on_images") else f"{split} image"
+    parts: list[str | Shown] = ["On ", *many(values["n_images"], noun, f"{place}.n_images")]
     parts += [*_whose(run, values, place), ", AUROC is "]
     if auroc.value is None:
         parts.append(f"not defined ({auroc.reason})")
@@ -204,7 +205,16 @@ def given_threshold_table(run: RunFiles) -> Table | None:
 
 
 def banner(run: RunFiles, *, stamp: str) -> Banner | None:
-    """What a reader must know before any number: patients are, or may be, on both sides of the split."""
+    """What a reader must know before any number."""
+    if warning := run.metrics.get("warning"):
+        told = _about_patients(run, stamp=stamp)
+        also = f" Besides: {told.title}." if told else ""
+        return Banner("it has learned nothing", (f"{warning}{also}",), None)
+    return _about_patients(run, stamp=stamp)
+
+
+def _about_patients(run: RunFiles, *, stamp: str) -> Banner | None:
+    """That patients are, or may be, on both sides of the split."""
     protocol, shared = run.protocol.get("split"), run.shared_patients
     n_patients = run.block["image"].get("n_patients")
     both = Shown(f"{shared or 0:,}", "shared_patients")

@@ -6,6 +6,7 @@ gap is an empty value here, and a dash or a missing section in the report, never
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from clearmargin.config import read_config
-from clearmargin.errors import DataError
+from clearmargin.errors import DataError, one_line
 from clearmargin.evaluation.predictions import read_predictions
 from clearmargin.settings import RunConfig
 from clearmargin.types import SPLITS, Split
@@ -68,6 +69,19 @@ class RunFiles:
         return not isinstance(self.thresholds, float)
 
     @property
+    def recipe(self) -> str | None:
+        """The recipe that the model was trained by, where it is known."""
+        if self.is_external:
+            recipe = (self.protocol.get("bundle") or {}).get("recipe")
+            return None if recipe is None else str(recipe)
+        return self.config.recipe if self.config else None
+
+    @property
+    def training(self) -> RunConfig | None:
+        """The settings that the model was trained under; None where it was trained elsewhere."""
+        return None if self.is_external else self.config
+
+    @property
     def is_external(self) -> bool:
         """Whether the model was trained elsewhere, and its images come from outside."""
         if "folds" in self.protocol:  # each image was tested by a network that had not seen its patient
@@ -92,8 +106,32 @@ class RunFiles:
         """Patients of the headline split that are in the training split too; None where that is not known."""
         if self.split is None or not self.split["patient_id"].astype(bool).all():
             return None
+        if self.is_external and "shared_patients" not in self.protocol:
+            return None
         patients = self.split.groupby("split")["patient_id"].agg(set)
         return len(patients.get("train", set()) & patients.get(self.headline, set()))
+
+
+def changed_files(run: Path) -> list[str]:
+    """The files of a finished run that are not as they were when it ended, by the hashes in run.json.
+
+    Raises:
+        DataError: the run is not finished, or its run.json cannot be read.
+    """
+    if not (run / "run.json").is_file():
+        raise DataError(
+            f"{run}: not a finished run (no run.json). Finish it with the command that began it and --resume."
+        )
+    content = _read_json(run / "run.json") or {}
+    hashes = content.get("sha256")
+    if content.get("complete") is not True or not isinstance(hashes, dict):
+        raise DataError(f"{run / 'run.json'}: does not say that the run is complete; restore it or run the job again.")
+    changed = []
+    for name, expected in hashes.items():
+        place = run / Path(str(name)).name if "/" not in str(name) else run / "bundle" / Path(str(name)).name
+        if not place.is_file() or hashlib.sha256(place.read_bytes()).hexdigest() != expected:
+            changed.append(one_line(str(name)))
+    return changed
 
 
 def read_run(run: Path) -> RunFiles:

@@ -116,7 +116,13 @@ def evaluate_bundle(
         write_json(out / "metrics.json", metrics)
         rewrite_bundle(predictor.bundle, out / "bundle")
         log.close_stage()
-        facts = {"seconds": dict(log.seconds), "images_packed": store.packed, "data_sha256": images.data_sha256}
+        facts = {
+            "seconds": dict(log.seconds),
+            "images_packed": store.packed,
+            "data_sha256": images.data_sha256,
+            "model": model.architecture.model_dump(),
+            "preprocessing": model.preprocessing.model_dump(),
+        }
         write_json(out / "environment.json", environment | facts)
         finish(out, metrics, images, log)
     return Run(out)

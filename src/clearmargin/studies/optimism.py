@@ -16,6 +16,7 @@ from clearmargin.data.deal import By
 from clearmargin.data.pseudonyms import hide_paths, read_key
 from clearmargin.data.split import fold_manifest
 from clearmargin.decision import decide
+from clearmargin.errors import UsageError
 from clearmargin.evaluation.optimism import optimism
 from clearmargin.files import write_json, write_text
 from clearmargin.models import check_model_name
@@ -23,11 +24,12 @@ from clearmargin.report.results import NAMES
 from clearmargin.settings import RunConfig
 from clearmargin.studies.cross_validation import Fold, train_folds
 from clearmargin.training.log import RunLog
-from clearmargin.training.run_folder import describe_environment, open_run
+from clearmargin.training.run_folder import FOLDS, describe_environment, is_complete, open_run
 from clearmargin.types import Listener
 from clearmargin.workflow import HIDDEN_COMMAND, Images, audit_data, pack_images, split_seed
 
 PROTOCOLS: tuple[By, By] = ("image", "patient")
+"""Also the folders of their runs."""
 
 
 def measure_optimism(
@@ -49,7 +51,9 @@ def measure_optimism(
     shown = config
     if config.data.pseudonymise:
         shown, command = hide_paths(config, read_key()), HIDDEN_COMMAND
-    with open_run(out, shown, resume=resume):
+    if (out / FOLDS).exists() or is_complete(out):
+        raise UsageError(f"{out}: there is a run of 'train' in this folder. Give a new folder with --out.")
+    with open_run(out, shown, resume=resume, holds="optimism"):
         log = RunLog(out / "log.jsonl", listener)
         environment = describe_environment(command)
         audit = audit_data(config, out, log)

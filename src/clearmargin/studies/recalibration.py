@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from clearmargin.bundle.schema import ModelFile, Recalibration
-from clearmargin.bundle.write import rewrite_bundle
+from clearmargin.bundle.write import check_new, rewrite_bundle
 from clearmargin.data.audit import audit_images
 from clearmargin.data.manifest import data_hash
 from clearmargin.data.store import pack_store
@@ -43,8 +43,9 @@ def recalibrate(predictor: Predictor, config: RunConfig, out: Path, *, listener:
 
     Raises:
         DataError: the images have one class only, or the audit blocks.
-        UsageError: something else than a bundle is at `out`.
+        UsageError: something is at `out` already.
     """
+    check_new(out)
     model = predictor.bundle.model
     audit = audit_images(config.data, ignore_official=True, listener=listener)
     audit.check()

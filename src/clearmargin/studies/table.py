@@ -84,7 +84,7 @@ def evaluate_table(
 
 def _find_point(model: Predictions, frame: pd.DataFrame, config: RunConfig) -> OperatingPoint:
     if model.threshold is not None:
-        return OperatingPoint("given", "as given with the predictions", model.threshold, chosen_on="unknown")
+        return OperatingPoint("given", "as given with the predictions", model.threshold, chosen_on="unknown data")
     rows = frame[frame["split"] == "validation"]
     if len(rows) == 0:
         raise UsageError(

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
@@ -28,6 +28,8 @@ from clearmargin.settings import RunConfig
 LIBRARIES = ("torch", "lightning-fabric", "onnx", "onnxruntime", "numpy", "pandas", "pillow", "scikit-learn", "scipy")
 HASHED = ("config.toml", "manifest.parquet", "split.csv", "predictions.csv", "metrics.json", "bundle/SHA256SUMS")
 
+Kind = Literal["run", "optimism"]
+"""What a folder holds: a run (or an evaluation), or the runs of `optimism` under either split."""
 FOLDS, SEEDS = "folds", "seeds"
 """Folders of the runs that a cross-validation, or a run with several seeds, is made of."""
 
@@ -43,7 +45,7 @@ def is_begun(run: Path) -> bool:
 
 
 @contextmanager
-def open_run(run: Path, config: RunConfig, *, resume: bool) -> Iterator[None]:
+def open_run(run: Path, config: RunConfig, *, resume: bool, holds: Kind = "run") -> Iterator[None]:
     """Holds the run folder, new or to be gone on with; nobody else can write to it meanwhile.
 
     Raises:
@@ -52,7 +54,7 @@ def open_run(run: Path, config: RunConfig, *, resume: bool) -> Iterator[None]:
         DataError: the disk is full or not writable.
     """
     with disk_errors(run):
-        _check_free(run, resume=resume)
+        _check_free(run, resume=resume, holds=holds)
         make_folder(run)
         lock = FileLock(run / ".lock")
         try:
@@ -101,7 +103,7 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _check_free(run: Path, *, resume: bool) -> None:
+def _check_free(run: Path, *, resume: bool, holds: Kind) -> None:
     if not run.exists():
         return
     if not run.is_dir():
@@ -113,6 +115,8 @@ def _check_free(run: Path, *, resume: bool) -> None:
         return
     if "config.toml" not in names:
         raise UsageError(f"{run}: the folder is not empty and holds no run. Give a new folder with --out.")
+    if holds != "optimism" and names & {"optimism.json", "image", "patient"}:
+        raise UsageError(f"{run}: holds what 'optimism' wrote. Give a new folder with --out.")
     if is_begun(run) and not resume:
         raise UsageError(f"{run}: there is a run in this folder already. Give another --out, or go on with --resume.")
 
