@@ -18,7 +18,7 @@ CALIBRATIONS: list[Calibration] = [
     Temperature(temperature=0.05),
     Platt(slope=0.7, intercept=-1.3),
     Beta(a=0.6, b=2.0, c=0.4),
-    Beta(a=0.0, b=0.0, c=-0.2),
+    Beta(a=0.0, b=1e-3, c=-0.2),
     Isotonic(logits=(-1.0, 0.0, 0.5, 2.0), probabilities=(0.0, 0.3, 0.3, 1.0)),
     Isotonic(logits=(0.0,), probabilities=(0.5,)),
 ]
