@@ -126,12 +126,8 @@ def run_training(
         ClearmarginError: of the kind that fits; nothing that looks complete is left behind.
     """
     check_model_name(config.model.name)
-    shown = config
-    if config.data.pseudonymise:
-        shown, command = hide_paths(config, read_key()), HIDDEN_COMMAND
-    if resume and is_complete(out):
-        check_same(read_config(out / "config.toml"), shown, out)
-        listener.note(f"{out}: this run is complete already.")
+    shown, command = what_is_shown(config, command)
+    if resume and is_ended(out, shown, listener):
         return Run(out)
     if resume and not is_begun(out):
         listener.note(f"{out}: nothing to resume there yet; starting from the beginning.")
@@ -187,6 +183,26 @@ def run_training(
         write_json(out / "environment.json", environment)
         finish(out, metrics, images, log, with_report=with_report)
     return Run(out)
+
+
+def what_is_shown(config: RunConfig, command: str) -> tuple[RunConfig, str]:
+    """The settings and the command as the run folder keeps them: without any path where ids are pseudonyms."""
+    if config.data.pseudonymise:
+        return hide_paths(config, read_key()), HIDDEN_COMMAND
+    return config, command
+
+
+def is_ended(out: Path, shown: RunConfig, listener: Listener) -> bool:
+    """The folder holds this very run, complete, which the listener hears.
+
+    Raises:
+        ConfigError: it holds a complete run with other settings.
+    """
+    if not is_complete(out):
+        return False
+    check_same(read_config(out / "config.toml"), shown, out)
+    listener.note(f"{out}: this run is complete already.")
+    return True
 
 
 def train_other_seeds(

@@ -20,8 +20,6 @@ from clearmargin.bundle.read import read_bundle
 from clearmargin.bundle.schema import Architecture
 from clearmargin.bundle.torch_model import load_torch_model
 from clearmargin.bundle.write import write_bundle
-from clearmargin.config import read_config
-from clearmargin.data.pseudonyms import hide_paths, read_key
 from clearmargin.data.split import fold_manifest
 from clearmargin.evaluation.assemble import evaluate_predictions
 from clearmargin.evaluation.choices import Choices, choose
@@ -35,19 +33,20 @@ from clearmargin.models.ensemble import Ensemble
 from clearmargin.settings import RunConfig
 from clearmargin.training.log import RunLog
 from clearmargin.training.records import build_lineage, build_model_file
-from clearmargin.training.run_folder import FOLDS, check_same, describe_environment, is_begun, is_complete, open_run
+from clearmargin.training.run_folder import FOLDS, describe_environment, is_begun, open_run
 from clearmargin.types import OPTIMISTIC_STAMP, Listener
 from clearmargin.workflow import (
-    HIDDEN_COMMAND,
     Images,
     Run,
     audit_data,
     export,
     finish,
+    is_ended,
     pack_images,
     refer,
     run_training,
     split_seed,
+    what_is_shown,
     write_inputs,
 )
 
@@ -84,12 +83,8 @@ def cross_validate(
         ClearmarginError: of the kind that fits; nothing that looks complete is left behind.
     """
     check_model_name(config.model.name)
-    shown = config
-    if config.data.pseudonymise:
-        shown, command = hide_paths(config, read_key()), HIDDEN_COMMAND
-    if resume and is_complete(out):
-        check_same(read_config(out / "config.toml"), shown, out)
-        listener.note(f"{out}: this run is complete already.")
+    shown, command = what_is_shown(config, command)
+    if resume and is_ended(out, shown, listener):
         return Run(out)
     with open_run(out, shown, resume=resume):
         log = RunLog(out / "log.jsonl", listener)

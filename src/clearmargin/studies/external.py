@@ -19,7 +19,6 @@ from clearmargin.bundle.read import Bundle
 from clearmargin.bundle.schema import ModelFile
 from clearmargin.bundle.write import rewrite_bundle
 from clearmargin.data.manifest import Manifest, data_hash
-from clearmargin.data.pseudonyms import hide_paths, read_key
 from clearmargin.data.store import pack_store
 from clearmargin.decision import logit
 from clearmargin.errors import counted
@@ -36,11 +35,11 @@ from clearmargin.training.log import RunLog
 from clearmargin.training.run_folder import describe_environment, open_run
 from clearmargin.types import Listener
 from clearmargin.workflow import (
-    HIDDEN_COMMAND,
     Images,
     Run,
     audit_data,
     finish,
+    what_is_shown,
     write_inputs,
 )
 
@@ -74,9 +73,7 @@ def evaluate_bundle(
     Raises:
         ClearmarginError: of the kind that fits; nothing that looks complete is left behind.
     """
-    shown = config
-    if config.data.pseudonymise:
-        shown, command = hide_paths(config, read_key()), HIDDEN_COMMAND
+    shown, command = what_is_shown(config, command)
     model = predictor.bundle.model
     with open_run(out, shown, resume=False):
         log = RunLog(out / "log.jsonl", listener)

@@ -13,7 +13,6 @@ from typing import Any
 import pandas as pd
 
 from clearmargin.data.deal import By
-from clearmargin.data.pseudonyms import hide_paths, read_key
 from clearmargin.data.split import fold_manifest
 from clearmargin.decision import decide
 from clearmargin.errors import UsageError
@@ -26,7 +25,7 @@ from clearmargin.studies.cross_validation import Fold, train_folds
 from clearmargin.training.log import RunLog
 from clearmargin.training.run_folder import FOLDS, describe_environment, is_complete, open_run
 from clearmargin.types import Listener
-from clearmargin.workflow import HIDDEN_COMMAND, Images, audit_data, pack_images, split_seed
+from clearmargin.workflow import Images, audit_data, pack_images, split_seed, what_is_shown
 
 PROTOCOLS: tuple[By, By] = ("image", "patient")
 """Also the folders of their runs."""
@@ -48,9 +47,7 @@ def measure_optimism(
         ClearmarginError: of the kind that fits, SplitError where patients are unknown.
     """
     check_model_name(config.model.name)
-    shown = config
-    if config.data.pseudonymise:
-        shown, command = hide_paths(config, read_key()), HIDDEN_COMMAND
+    shown, command = what_is_shown(config, command)
     if (out / FOLDS).exists() or is_complete(out):
         raise UsageError(f"{out}: there is a run of 'train' in this folder. Give a new folder with --out.")
     with open_run(out, shown, resume=resume, holds="optimism"):
