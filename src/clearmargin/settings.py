@@ -128,6 +128,11 @@ class SplitSettings(Section):
 class ModelSettings(Section):
     name: str = "residual"
     """A name of MODELS."""
+    field: Literal[0, 3, 5, 7, 9] = 0
+    """Patches a side of the field that a second network of this name sees, where the places of patches on their slides
+    are known; 0 is no second network."""
+    thumbnail: Annotated[int, Field(ge=4, le=64)] = 10
+    """Pixels a side to which each patch of a field is reduced."""
 
 
 class AugmentSettings(Section):
@@ -176,6 +181,9 @@ class TrainSettings(Section):
     """Keep the weights of the epoch with the best `monitor` instead of the last."""
     seeds: Annotated[int, Field(ge=1)] = 1
     """Train so many networks on the same split, with the run's seed and those after it, to see their spread."""
+    crossfit: Annotated[int, Field(ge=0, le=20)] = 0
+    """Train so many networks, each without another part of the patients of train and validation, and average them; what
+    decides is then chosen on what each says of those that it has not seen. 0 trains one network on train."""
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     """`auto` is bf16-mixed where the processor has native bf16 arithmetic, otherwise 32-true."""
     checkpoint_minutes: Annotated[float, Field(gt=0)] = 5.0
@@ -197,6 +205,8 @@ class EvaluateSettings(Section):
     """How logits become probabilities; `auto` is chosen on validation, cross-validated by patient."""
     pooling: Literal["auto", "mean", "noisy_or", "top_k", "learned"] = "auto"
     """How the images of a slide or patient become one probability; `auto` is chosen on validation."""
+    context: Literal["auto", "none"] = "auto"
+    """`auto`: the neighbours of a patch in its slide count too, where their places are known and validation gains."""
     coverage: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Share of images of a new patient that are answered rightly, *cannot tell* counted as right; 0 always decides."""
     prevalence: Annotated[float, Field(gt=0, lt=1)] | None = None

@@ -5,31 +5,36 @@ from __future__ import annotations
 import safetensors.torch
 from safetensors import SafetensorError
 
-from clearmargin.bundle.read import Bundle
+from clearmargin.bundle.read import FIELD, Bundle
 from clearmargin.errors import BundleError, UsageError
 from clearmargin.models import build_model
 from clearmargin.models.contract import Classifier
 from clearmargin.models.ensemble import Ensemble
 
 
-def load_torch_model(bundle: Bundle) -> Classifier:
+def load_torch_model(bundle: Bundle, *, field: bool = False) -> Classifier:
     """The model in evaluation mode on the CPU, with the weights of the bundle.
+
+    Args:
+        bundle: verified.
+        field: the networks that see the field around a patch, instead of those that see the image.
 
     Raises:
         BundleError: model.json names an architecture that this version has not, or the weights do not fit it.
     """
-    architecture = bundle.model.architecture
+    architecture, shape = bundle.model.architecture, bundle.model.preprocessing.shape
+    if field:
+        size = (architecture.field or 0) * (architecture.thumbnail or 0)
+        shape = (size, size, shape[2])
     try:
-        networks = [
-            build_model(architecture.name, bundle.model.preprocessing.shape) for _ in range(architecture.ensemble)
-        ]
+        networks = [build_model(architecture.name, shape) for _ in range(architecture.ensemble)]
     except UsageError as error:
         raise BundleError(
             f"{bundle.folder}: {error} Use the version of clearmargin that wrote the bundle, or a newer one."
         ) from None
     model = networks[0] if len(networks) == 1 else Ensemble(networks)
     try:
-        model.load_state_dict(safetensors.torch.load(bundle.read("weights.safetensors")))
+        model.load_state_dict(safetensors.torch.load(bundle.read(FIELD[1] if field else "weights.safetensors")))
     except (RuntimeError, SafetensorError) as error:
         text = " ".join(str(error).split())[:300]
         raise BundleError(

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from clearmargin.bundle.schema import Architecture, Lineage, ModelFile
+from clearmargin.bundle.schema import Architecture, Context, Lineage, ModelFile
 from clearmargin.data.store import Store
 from clearmargin.decision import Abstention, Temperature
 from clearmargin.evaluation.choices import Choices
@@ -16,7 +16,7 @@ from clearmargin.models.contract import count_parameters
 from clearmargin.reference import Reference
 from clearmargin.settings import RunConfig
 from clearmargin.training.log import RunLog
-from clearmargin.training.loop import Fitted
+from clearmargin.training.networks import Trained
 from clearmargin.types import Content
 
 
@@ -33,8 +33,6 @@ def build_model_file(
     return ModelFile(
         architecture=architecture,
         preprocessing=preprocessing,
-        operating_points={choices.point.name: choices.point},
-        operating_point=choices.point.name,
         content=content,
         reference=reference,
         lineage=lineage,
@@ -43,7 +41,15 @@ def build_model_file(
 
 
 def choice_fields(choices: Choices) -> dict[str, Any]:
-    """The fields of model.json that hold what was chosen, but for the operating point."""
+    """The fields of model.json that hold what was chosen: of an image by itself, and in context where there is one."""
+    if choices.alone is None or isinstance(choices.context, str):
+        reason = choices.context if isinstance(choices.context, str) else None
+        return {**_decision_fields(choices), "context": None, "no_context": reason}
+    context = Context(grid=choices.context, **_decision_fields(choices))
+    return {**_decision_fields(choices.alone), "context": context, "no_context": None}
+
+
+def _decision_fields(choices: Choices) -> dict[str, Any]:
     calibration, abstention = choices.calibration, choices.abstention
     scaled = isinstance(calibration, Temperature)
     return {
@@ -53,6 +59,8 @@ def choice_fields(choices: Choices) -> dict[str, Any]:
         "no_abstention": abstention if isinstance(abstention, str) else None,
         "levels": choices.kept_levels(),
         "no_levels": {name: level for name, level in choices.levels.items() if isinstance(level, str)},
+        "operating_points": {choices.point.name: choices.point},
+        "operating_point": choices.point.name,
     }
 
 
@@ -68,6 +76,7 @@ def build_lineage(
         seed=config.seed,
         split=protocol["split"],
         folds=protocol.get("folds", 0),
+        crossfit=protocol.get("crossfit", 0),
         stamp=protocol.get("stamp"),
         data_sha256=data_sha256,
         split_sha256=protocol["split_sha256"],
@@ -77,14 +86,27 @@ def build_lineage(
     )
 
 
-def describe_architecture(config: RunConfig, fitted: Fitted) -> Architecture:
-    """The network, by its name."""
-    return Architecture(name=config.model.name, parameters=count_parameters(fitted.model))
+def describe_architecture(config: RunConfig, trained: Trained, *, field: bool) -> Architecture:
+    """The networks, by their name.
+
+    Args:
+        config: the settings.
+        trained: the networks that see one image.
+        field: as many see the field around it.
+    """
+    return Architecture(
+        name=config.model.name,
+        parameters=count_parameters(trained.model),
+        ensemble=len(trained.networks),
+        field=config.model.field if field else None,
+        thumbnail=config.model.thumbnail if field else None,
+    )
 
 
-def describe_run(model: ModelFile, fitted: Fitted, store: Store, log: RunLog) -> dict[str, Any]:
+def describe_run(model: ModelFile, trained: Trained, store: Store, log: RunLog) -> dict[str, Any]:
     """What environment.json says of the training besides the machine."""
     log.close_stage()
+    fitted = trained.networks[0]
     return {
         "threads": torch.get_num_threads(),
         "device": fitted.device,
