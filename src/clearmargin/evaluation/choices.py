@@ -102,7 +102,7 @@ class Choices:
         return {name: level for name, level in self.levels.items() if isinstance(level, Level)}
 
     def describe(self) -> dict[str, Any]:
-        """`operating_point`, `calibration`, `abstention`, `levels` and `context` of metrics.json."""
+        """`operating_point`, `calibration`, `abstention`, `levels` and perhaps `context` of metrics.json."""
         point = self.point
         requested = {"not_attained": self.not_attained} if self.not_attained else {}
         how: dict[str, Any] = {}
@@ -126,14 +126,14 @@ class Choices:
             if isinstance(self.abstention, Abstention)
             else {"not_attainable": self.abstention},
             "levels": {name: level.model_dump(mode="json") for name, level in self.kept_levels().items()},
-            "context": {"not_applicable": self.context}
-            if self.alone is None or isinstance(self.context, str)
-            else {
-                "kind": "grid",
-                **self.context.model_dump(mode="json"),
-                "alone": _without_context(self.alone.describe()),
-            },
+            **self._describe_context(),
         }
+
+    def _describe_context(self) -> dict[str, Any]:
+        if isinstance(self.context, Grid) and self.alone is not None:
+            alone = {name: value for name, value in self.alone.describe().items() if name != "context"}
+            return {"context": {"kind": "grid", **self.context.model_dump(mode="json"), "alone": alone}}
+        return {} if self.context == NO_CONTEXT else {"context": {"not_applicable": self.context}}
 
 
 def choose(
@@ -168,10 +168,6 @@ def choose(
         return replace(alone, context=found)
     inside = _choose(validation.assign(logit=found.logits), settings, seed=seed)
     return replace(inside, context=found.grid, alone=alone)
-
-
-def _without_context(described: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in described.items() if name != "context"}
 
 
 def network_logits(predictions: pd.DataFrame, networks: int) -> list[NDArray[np.float64]]:
