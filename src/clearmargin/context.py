@@ -20,6 +20,7 @@ Floats = NDArray[np.float64]
 _BITS = 12
 _FARTHEST = 2**_BITS - 1
 """Steps a side that a slide may have; one of 200,000 pixels has as many of 50."""
+_LONGEST_STEP = 2**20
 
 
 class Grid(BaseModel):
@@ -31,7 +32,7 @@ class Grid(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    step: Annotated[int, Field(ge=1, le=2**20)]
+    step: Annotated[int, Field(ge=1, le=_LONGEST_STEP)]
     """Pixels from one patch to the next, in the unit of x and y."""
     scale: Annotated[float, Field(gt=0, le=100)]
     """Standard deviation of the Gaussian, in steps."""
@@ -88,7 +89,7 @@ def find_step(slides: NDArray[np.integer], x: NDArray[np.integer], y: NDArray[np
         return None
     values, counts = np.unique(every, return_counts=True)
     step = int(values[np.argmax(counts)])
-    return step if on_lattice(slides, x, y, step).all() else None
+    return step if step <= _LONGEST_STEP and on_lattice(slides, x, y, step).all() else None
 
 
 def on_lattice(
@@ -103,8 +104,8 @@ def on_lattice(
     for values in (x, y):
         first = np.full(n, np.iinfo(np.int64).max)
         np.minimum.at(first, slides, values)
-        apart = values - first[slides]
-        good[np.unique(slides[(apart % step != 0) | (apart // step > _FARTHEST)])] = False
+        apart = values - first[slides]  # below 0 where it is more than 64 bits hold
+        good[np.unique(slides[(apart < 0) | (apart % step != 0) | (apart // step > _FARTHEST)])] = False
     order = np.lexsort((x, y, slides))
     same = (np.diff(slides[order]) == 0) & (np.diff(x[order]) == 0) & (np.diff(y[order]) == 0)
     good[np.unique(slides[order[1:][same]])] = False
@@ -166,8 +167,9 @@ def smooth(values: Floats, cells: Cells, scale: float) -> Floats:
         sums[at_row, at_column] = values[members]
         counts[at_row, at_column] = 1.0
         down, across = _gaussian(rows, scale), _gaussian(columns, scale)
-        average = (down @ sums @ across) / (down @ counts @ across)
-        result[members] = average[at_row, at_column]
+        total, weight = down @ sums @ across, down @ counts @ across
+        # Only where there is a patch: far from all of them both may be 0.
+        result[members] = total[at_row, at_column] / weight[at_row, at_column]
     return result
 
 

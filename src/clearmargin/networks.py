@@ -33,7 +33,7 @@ from clearmargin.predict.session import Session
 from clearmargin.settings import RunConfig
 from clearmargin.training.batches import TrainingImages
 from clearmargin.training.loop import choose_precision
-from clearmargin.training.networks import Trained, trainetworks
+from clearmargin.training.networks import Trained, train_networks
 from clearmargin.training.run_folder import FIELD
 from clearmargin.types import Listener
 
@@ -189,7 +189,7 @@ def _train(
 ) -> tuple[Trained, Network, NDArray[np.float64]]:
     # What `auto` stands for may differ on the machine where a run is resumed.
     fingerprint = hashlib.sha256(f"{choose_precision(config.train)}{identity}".encode()).hexdigest()
-    trained = trainetworks(
+    trained = train_networks(
         lambda seed: build_model(config.model.name, spec.shape, seed=seed),
         data,
         config,
@@ -204,6 +204,8 @@ def _train(
 
     def logits_of(number: int | None, rows: NDArray[np.intp]) -> NDArray[np.float32]:
         content = onnx if number is None else export(trained.networks[number].model, data.images, spec, listener)
-        return Session(content).logits(data.images[rows])  # those that `predict` will give
+        session = Session(content)  # its logits are those that `predict` will give
+        batches = np.split(rows, range(session.batch, len(rows), session.batch))  # a memory map stays on the disk
+        return np.concatenate([session.logits(data.images[batch]) for batch in batches])
 
     return trained, Network(whole.state_dict(), onnx), trained.logits(logits_of, len(data.images))

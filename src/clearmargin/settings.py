@@ -189,6 +189,13 @@ class TrainSettings(Section):
     checkpoint_minutes: Annotated[float, Field(gt=0)] = 5.0
     """A checkpoint is written at each epoch's end and after so many minutes inside a long one."""
 
+    @field_validator("crossfit")
+    @classmethod
+    def _is_several(cls, value: int) -> int:
+        if value == 1:
+            raise PydanticCustomError("one_part", "Input should be 2 or more, or 0 for one network")
+        return value
+
 
 class EvaluateSettings(Section):
     operating_point: Literal["balanced", "sensitivity", "specificity", "cost", "net_benefit"] = "balanced"

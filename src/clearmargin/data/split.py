@@ -203,7 +203,7 @@ def crossfit_folds(assignment: Assignment, folds: int, *, by: By, seed: int) -> 
     """(N,) the part, from 0, of each image of train and validation that one of `folds` networks does not see; test: -1.
 
     Where there are too few patients for so many parts with both classes in each, there are fewer; None where not even
-    three can be made: each network would see too little.
+    three can be made, or as many as are wanted: each network would see too little.
 
     Args:
         assignment: of the whole manifest.
@@ -213,7 +213,7 @@ def crossfit_folds(assignment: Assignment, folds: int, *, by: By, seed: int) -> 
     """
     inside = assignment.splits != "test"
     known = assignment.manifest.keep(inside)
-    for fewer in range(folds, _FEWEST_PARTS - 1, -1):
+    for fewer in range(folds, min(folds, _FEWEST_PARTS) - 1, -1):
         try:
             parts = fold_manifest(known, fewer, by=by, seed=seed)
         except SplitError:

@@ -1,7 +1,8 @@
 """How far the neighbours of a patch count: chosen on validation, and not at all where patients left out gain nothing.
 
-One number is chosen, so that a handful of patients is enough. Weights for each network and several widths, fitted by
-logistic regression, were no better on patients left out, and moved the logits of different fits apart.
+One number is chosen, and whether a second network is heard, so that a handful of patients is enough. Weights for each
+network and several widths, fitted by logistic regression, were no better on patients left out, and moved the logits of
+different fits apart.
 """
 
 from __future__ import annotations
@@ -88,13 +89,21 @@ def choose_context(
     if any(len(np.unique(labels[folds != fold])) < 2 for fold in np.unique(folds)):
         return "too few validation patients have either class to judge what context gains"
     alone = _held_out_loss(logits[0], labels, folds)
-    smoothed = {scale: smooth(mean_logit(logits), cells, scale) for scale in SCALES}
-    losses = {scale: _held_out_loss(values, labels, folds) for scale, values in smoothed.items()}
-    best = min(losses, key=lambda scale: losses[scale])
+    losses: dict[tuple[Literal[1, 2], float], float] = {}
+    for networks in _counts(logits):
+        mean = mean_logit(logits[:networks])
+        for scale in SCALES:
+            losses[networks, scale] = _held_out_loss(smooth(mean, cells, scale), labels, folds)
+    best = min(losses, key=lambda each: losses[each])
     if not losses[best] < alone:
         return f"patients left out gain nothing by it (log loss {alone:.4f} alone, {losses[best]:.4f} in context)"
-    networks: Literal[1, 2] = 2 if len(logits) > 1 else 1
-    return ContextChoice(Grid(step=step, scale=best, networks=networks), smoothed[best], (alone, losses[best]))
+    grid = Grid(step=step, networks=best[0], scale=best[1])
+    return ContextChoice(grid, grid.apply(logits[: grid.networks], cells), (alone, losses[best]))
+
+
+def _counts(logits: Sequence[Floats]) -> tuple[Literal[1, 2], ...]:
+    """How many of the networks may be heard: the first, or both where there are two."""
+    return (1,) if len(logits) == 1 else (1, 2)
 
 
 def _deal(codes: NDArray[np.integer], n_patients: int) -> NDArray[np.integer]:

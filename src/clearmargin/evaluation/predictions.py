@@ -17,7 +17,7 @@ import pandas as pd
 
 from clearmargin.errors import DataError, closest
 from clearmargin.files import write_whole
-from clearmargin.types import CONTEXT_COLUMNS, LABEL_NAMES, PREDICTION_COLUMNS, SPLITS
+from clearmargin.types import ALONE_COLUMNS, CONTEXT_COLUMNS, LABEL_NAMES, PREDICTION_COLUMNS, SPLITS
 
 DECISIONS = (*LABEL_NAMES, "abstain")
 
@@ -127,6 +127,12 @@ def _with_types(frame: pd.DataFrame) -> pd.DataFrame:
 def _check_columns(frame: pd.DataFrame) -> None:
     missing = [name for name in PREDICTION_COLUMNS if name not in frame.columns]
     if not missing:
+        lost = [name for name in ALONE_COLUMNS if name not in frame.columns]
+        if 0 < len(lost) < len(ALONE_COLUMNS):
+            raise DataError(
+                f"the predictions table lacks the column '{lost[0]}': of {', '.join(ALONE_COLUMNS)}, which say what "
+                "each patch is by itself, give all or none."
+            )
         return
     others = [str(name) for name in frame.columns if name not in PREDICTION_COLUMNS]
     near = {name: closest(name, others) for name in missing}

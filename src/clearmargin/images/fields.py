@@ -39,7 +39,7 @@ class Fields:
 
 
 def make_thumbnails(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """(N, size, size, C) of images (N, H, W, C), each pixel the mean of the part of the image that it covers.
+    """(N, size, size, C) of images (N, H, W, C), each pixel the mean of the image's pixels whose middle it covers.
 
     The same for an image by itself as among others. A memory map is read in order.
     """

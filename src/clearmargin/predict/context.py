@@ -12,6 +12,9 @@ from clearmargin.images.fields import Fields
 from clearmargin.predict.session import Session
 from clearmargin.types import Record
 
+_LARGEST_COORDINATE = 2**62
+"""Of larger ones the differences are more than 64 bits hold; no slide has them."""
+
 
 def find_slides(records: Sequence[Record], step: int) -> NDArray[np.int64]:
     """(N,) the number of each record's slide, -1 where the record is decided by itself.
@@ -21,13 +24,17 @@ def find_slides(records: Sequence[Record], step: int) -> NDArray[np.int64]:
     slides = np.full(len(records), -1, dtype=np.int64)
     numbers: dict[tuple[str | None, str], int] = {}
     for row, record in enumerate(records):
-        if record.slide_id is not None and record.x is not None and record.y is not None:
+        if record.slide_id is not None and _is_place(record.x) and _is_place(record.y):
             # Two patients may have slides of one name.
             slides[row] = numbers.setdefault((record.patient_id, record.slide_id), len(numbers))
     placed = np.flatnonzero(slides >= 0)
     good = on_lattice(slides[placed], *_coordinates(records, placed), step)
     slides[placed[~good]] = -1
     return slides
+
+
+def _is_place(coordinate: int | None) -> bool:
+    return coordinate is not None and abs(coordinate) <= _LARGEST_COORDINATE
 
 
 def cells_of(records: Sequence[Record], step: int) -> Cells:

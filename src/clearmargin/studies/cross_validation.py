@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -174,9 +174,13 @@ def decide_out_of_fold(
 
     overall = choose_on(table).on(_OUT_OF_FOLD)
     by_fold = {int(str(fold)): choose_on(table[table["fold"] != fold]) for fold in sorted(table["fold"].unique())}
-    if any(choices.alone is None for choices in (overall, *by_fold.values())):
-        by_fold = {fold: choices.alone or choices for fold, choices in by_fold.items()}
-        overall = overall.alone or overall
+    refused = [overall.context] if isinstance(overall.context, str) else []
+    refused += [
+        f"without fold {fold}, {part.context}" for fold, part in by_fold.items() if isinstance(part.context, str)
+    ]
+    if refused:
+        by_fold = {fold: replace(part.alone or part, context=refused[0]) for fold, part in by_fold.items()}
+        overall = replace(overall.alone or overall, context=refused[0])
     parts = [choices.apply(table[table["fold"] == fold]) for fold, choices in by_fold.items()]
     return pd.concat(parts).sort_index(), by_fold, overall
 
@@ -238,7 +242,9 @@ def _write_ensemble(
         field = Network(second.state_dict(), export(second, fields, spec, log))
     model = Ensemble([load_torch_model(bundle) for bundle in bundles]).eval()
     network = Network(model.state_dict(), export(model, images.store.images, images.preprocessing, log))
-    changes = {"parameters": count_parameters(model), "ensemble": len(bundles)}
+    changes: dict[str, int | None] = {"parameters": count_parameters(model), "ensemble": len(bundles)}
+    if field is None:  # folds do not know that all of them together have too few patients to weigh it
+        changes |= {"field": None, "thumbnail": None}
     model_file = build_model_file(
         first.architecture.model_copy(update=changes),
         choices,

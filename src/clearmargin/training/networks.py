@@ -57,7 +57,7 @@ class Trained:
         return result
 
 
-def trainetworks(
+def train_networks(
     build: Callable[[int], Classifier],
     data: TrainingImages,
     config: RunConfig,
