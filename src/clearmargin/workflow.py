@@ -43,6 +43,7 @@ from clearmargin.predict.session import Session
 from clearmargin.reference import Reference
 from clearmargin.report.write import write_artefacts
 from clearmargin.settings import RunConfig
+from clearmargin.training.adapt import adapt_to_images, are_grey, describe_adapted
 from clearmargin.training.batches import TrainingImages
 from clearmargin.training.log import RunLog
 from clearmargin.training.loop import Fitted, choose_precision, fit_model
@@ -99,6 +100,11 @@ class Images:
     @property
     def manifest(self) -> Manifest:
         return self.audit.manifest
+
+    @property
+    def grey(self) -> bool:
+        """They are in shades of grey."""
+        return are_grey(self.store.images, content=self.manifest.content)
 
 
 def run_training(
@@ -179,7 +185,7 @@ def run_training(
             reference=reference,
         )
         write_bundle(out / "bundle", model_file, weights=fitted.model.state_dict(), onnx=onnx)
-        environment |= describe_run(model_file, fitted, images.store, log)
+        environment |= describe_run(model_file, fitted, images.store, log) | {"grey": images.grey}
         write_json(out / "environment.json", environment)
         finish(out, metrics, images, log, with_report=with_report)
     return Run(out)
@@ -332,10 +338,13 @@ def _fit(config: RunConfig, assignment: Assignment, images: Images, *, out: Path
     )
     labels = assignment.manifest.labels()
     data = TrainingImages(images.store.images, labels, assignment.rows("train"), assignment.rows("validation"))
+    adapted = adapt_to_images(config, images=len(data.train), grey=images.grey)
+    for remark in describe_adapted(config, adapted):
+        listener.note(remark)
     return fit_model(
         build_model(config.model.name, images.preprocessing.shape, seed=config.seed),
         data,
-        config,
+        adapted,
         images.preprocessing,
         run=out,
         fingerprint=hashlib.sha256(identity.encode()).hexdigest(),
