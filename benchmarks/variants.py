@@ -49,7 +49,7 @@ def main() -> None:
     print("| variant | AUROC by seed | AUROC, mean (interval of the first) | accuracy | log loss | s a network |")
     print("|---|---|---|---|---|---|")
     for variant in options.variant:
-        changes = parse_settings(part for part in variant.split(",") if part)
+        changes = parse_settings(part for part in variant.split(";") if part)
         tables = []
         for seed in range(options.seeds):
             config = load_recipe(options.recipe, changes | {"seed": seed})
@@ -113,7 +113,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--view", default="full")
     parser.add_argument("--normal", default="exclude")
     parser.add_argument("--recipe", default="default")
-    parser.add_argument("--variant", action="append", required=True, help="settings, as key=value,key=value")
+    parser.add_argument("--variant", action="append", required=True, help="settings, as key=value;key=value")
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--log", type=Path, required=True)
