@@ -158,6 +158,8 @@ class AugmentSettings(Section):
 
 class TrainSettings(Section):
     epochs: Annotated[int, Field(ge=1)] = 10
+    min_steps: Annotated[int, Field(ge=0)] = 0
+    """Few images are trained on for more epochs, until so many batches were seen; setting `epochs` alone makes it 0."""
     batch_size: Annotated[int, Field(ge=1)] = 64
     optimizer: Literal["adam", "adamw", "adagrad"] = "adam"
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
@@ -240,6 +242,8 @@ class RunConfig(Section):
     split: SplitSettings = SplitSettings()
     model: ModelSettings = ModelSettings()
     augment: AugmentSettings = AugmentSettings()
+    augment_grey: AugmentSettings | None = None
+    """Takes the place of `augment` for images in shades of grey; what is set for `augment` by hand holds here too."""
     train: TrainSettings = TrainSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
 
