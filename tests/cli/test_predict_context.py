@@ -40,7 +40,7 @@ def test_a_folder_of_patches_repeats_the_run(
     assert len(rows) == PATCHES
     suffix = "_alone" if option == "--no-context" else ""
     for row in rows:
-        assert float(row["probability"]) == tested[f"probability{suffix}"][row["path"]]
+        assert float(row["probability"]) == pytest.approx(tested[f"probability{suffix}"][row["path"]], abs=1e-6)
         assert row["decision"] == tested[f"decision{suffix}"][row["path"]]
 
 
@@ -76,8 +76,8 @@ def test_a_manifest_with_places_counts_neighbours_and_names_what_was_alone(
     assert answer.err.count("Malignant at or above") == 2
     lines = call("predict", placed.run, tmp_path / "manifest.csv", "--format", "json").out.splitlines()
     answers = [json.loads(line) for line in lines]
-    assert [row["probability"] for row in answers[:-1]] == tested["probability"].tolist()
-    assert answers[-1]["probability"] == tested["probability_alone"].iloc[0]
+    assert [row["probability"] for row in answers[:-1]] == pytest.approx(tested["probability"].tolist(), abs=1e-6)
+    assert answers[-1]["probability"] == pytest.approx(tested["probability_alone"].iloc[0], abs=1e-6)
 
 
 def test_refused_patches_stay_refused_and_the_code_is_that_of_success(

@@ -95,13 +95,29 @@ def test_the_scale_has_the_lowest_loss_that_scikit_learn_finds_on_patients_left_
     assert isinstance(found, ContextChoice)
     cells = find_cells(table, STEP)
     assert cells is not None
-    mean = mean_logit([table[name].to_numpy() for name in ("logit", FIELD_COLUMN)[:networks]])
-    losses = {scale: loss_of_patients_left_out(table, smooth(mean, cells, scale)) for scale in SCALES}
-    best = min(losses, key=lambda scale: losses[scale])
-    assert found.grid == Grid(step=STEP, scale=best, networks=2 if networks == 2 else 1)
+    heard = {n: mean_logit([table[name].to_numpy() for name in ("logit", FIELD_COLUMN)[:n]]) for n in (1, networks)}
+    losses = {
+        (n, scale): loss_of_patients_left_out(table, smooth(mean, cells, scale))
+        for n, mean in heard.items()
+        for scale in SCALES
+    }
+    best = min(losses, key=lambda each: losses[each])
+    assert best[0] == networks  # here the second network tells what the first does not
+    assert (found.grid.step, found.grid.networks, found.grid.scale) == (STEP, *best)
     alone = loss_of_patients_left_out(table, table["logit"].to_numpy())  # of the patch alone, whatever else there is
     assert found.log_loss == pytest.approx((alone, losses[best]), rel=1e-5)
-    np.testing.assert_array_equal(found.logits, smooth(mean, cells, best))
+    np.testing.assert_array_equal(found.logits, smooth(heard[best[0]], cells, best[1]))
+
+
+def test_a_second_network_that_says_nothing_is_not_heard() -> None:
+    table = draw_slides(1, field=True)
+    noise = 5 * np.random.default_rng(0).normal(size=len(table))
+    found = choose_of(table.assign(**{FIELD_COLUMN: noise}), networks=2)
+    assert isinstance(found, ContextChoice)
+    assert found.grid.networks == 1
+    plain = choose_of(table)
+    assert isinstance(plain, ContextChoice)
+    assert (found.grid, found.log_loss) == (plain.grid, plain.log_loss)
 
 
 def test_new_patients_gain_where_lesions_are_regions() -> None:

@@ -57,7 +57,10 @@ def test_how_neighbours_count_is_told_with_field_and_scale(told: Page) -> None:
     text = section(told, "context")
     assert "the other the field of 5 × 5 patches around it" in text
     assert "(a Gaussian of 0.75 steps of 25 px)" in text
-    assert "How far they count was chosen on train and validation, out of fold" in text
+    assert (
+        "How far they count, and whether a second network is heard, was chosen on train and validation, out of fold"
+        in text
+    )
     assert "An image whose place is not known is decided by itself, at the threshold 0.430." in text
 
 

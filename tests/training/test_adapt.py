@@ -89,7 +89,7 @@ def test_large_data_in_colour_are_trained_as_the_recipe_says() -> None:
 
 def test_what_was_adapted_is_said_with_the_settings_that_say_so() -> None:
     longer, other = describe_adapted(DEFAULT, adapt_to_images(DEFAULT, images=40, grey=True))
-    assert "epochs instead of 20" in longer
+    assert "epochs instead of 10" in longer
     assert "train.min_steps" in longer
     assert "augment_grey" in other
 
@@ -132,7 +132,7 @@ def grey_folder(root: Path) -> Path:
 
 def test_a_run_is_trained_as_adapted_and_keeps_the_settings_as_written(tmp_path: Path) -> None:
     heard = Heard()
-    settings = {"train.min_steps": 9, "train.epochs": 2, "evaluate.resamples": 100, "batch_size": 8}
+    settings = {"train.min_steps": 9, "train.epochs": 2, "evaluate.resamples": 100, "batch_size": 8, "crossfit": 0}
     run = clearmargin.train(
         grey_folder(tmp_path / "data"), tmp_path / "run", by="image", settings=settings, listener=heard
     )
@@ -153,7 +153,7 @@ def test_a_stopped_run_on_few_images_goes_on_to_its_adapted_end(
     make_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
     data = make_folder(patients=5, per_class=2)
-    settings = {"train.min_steps": 6, "train.epochs": 1, "evaluate.resamples": 100, "precision": "32-true"}
+    settings = {"train.min_steps": 6, "train.epochs": 1, "evaluate.resamples": 100, "precision": "32-true", "crossfit": 0}
     whole = clearmargin.train(data, tmp_path / "whole", settings=settings)
     with pytest.raises(Interrupted):
         clearmargin.train(data, tmp_path / "pieces", settings=settings, listener=Heard(stop_at=4))

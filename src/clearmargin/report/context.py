@@ -52,21 +52,27 @@ def _how(run: RunFiles, stored: Values) -> Line:
     )
 
 
-def _field(run: RunFiles) -> Line:
+def _field_size(run: RunFiles) -> int:
+    """Patches a side of the field that a second network was trained on; 0 where there is none."""
     model: Values = run.environment.get("model") or {}
-    field = model.get("field") or (run.training and run.training.model.field)
+    return int(model.get("field") or (run.training and run.training.model.field) or 0)
+
+
+def _field(run: RunFiles) -> Line:
+    field = _field_size(run)
     if not field:
         return ("the field of patches around it",)
     return ("the field of ", Shown(f"{field} × {field}", "model.field"), " patches around it, as thumbnails")
 
 
 def _chosen(run: RunFiles) -> Line:
+    what = "How far they count" + (", and whether a second network is heard," if _field_size(run) else "")
     if run.decides_by_fold:
-        line = "How far neighbours count was chosen for each fold on the other folds; the scale above is the bundle's."
+        line = f"{what} was chosen for each fold on the other folds; what stands above is the bundle's."
         if run.metrics.get("folds"):
             line += " Figures of single folds are those of their own runs, each with the context that it chose itself."
         return (line,)
-    return (f"How far they count was chosen on {chosen_on(run)}, as the lowest log loss of patients left out.",)
+    return (f"{what} was chosen on {chosen_on(run)}, as the lowest log loss of patients left out.",)
 
 
 def _alone(run: RunFiles) -> Line:
