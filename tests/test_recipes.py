@@ -20,6 +20,8 @@ def test_recipe_runs_from_images_to_predictions(make_folder: Callable[..., Path]
     run = clearmargin.train(data, data.parent / "run", recipe=recipe, epochs=1, settings=settings)
     stored = pd.read_csv(run.folder / "predictions.csv")
     assert len(stored) == 64
+    if load_recipe(recipe).train.crossfit:  # the others were judged by a network that had not seen them
+        stored = stored[stored["split"] == "test"]
     predicted = clearmargin.load_bundle(run.folder).predict(stored["path"].tolist())
     np.testing.assert_allclose(predicted["probability"], stored["probability"], atol=1e-6)
     assert run.metrics["test"]["image"]["n_patients"] == 2

@@ -19,13 +19,13 @@ import pandas as pd
 from hypothesis import strategies as st
 from tests.fuzz import mutations, seeds
 
-from clearmargin.data.names import find_masks, label_of_name, parse_breakhis_name, parse_busi_name, parse_idc_name
 from clearmargin.data.sources import csv
 from clearmargin.data.sources.mias.info import parse_info
 from clearmargin.errors import ClearmarginError, DataError, ImageError
 from clearmargin.images import raster
 from clearmargin.images.archive import list_members
 from clearmargin.images.limits import Limits
+from clearmargin.images.names import find_masks, label_of_name, parse_breakhis_name, parse_busi_name, parse_idc_name
 from clearmargin.images.npz import list_arrays
 from clearmargin.images.place import Place, file_of, parse_place, split_archive
 from clearmargin.images.read import decode_image, read_image

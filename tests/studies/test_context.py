@@ -15,10 +15,10 @@ from tests.slides import PATCHES, PX, Placed, slides_config, write_slides
 
 from clearmargin.bundle.read import FIELD, Bundle, read_bundle
 from clearmargin.context import Grid, lay_out
-from clearmargin.data.names import parse_idc_name
 from clearmargin.evaluation.choices import NO_CONTEXT, Choices, choose
 from clearmargin.evaluation.context import Surroundings, slide_places
 from clearmargin.evaluation.predictions import read_predictions
+from clearmargin.images.names import parse_idc_name
 from clearmargin.predict.predictor import Predictor, load_bundle
 from clearmargin.settings import RunConfig
 from clearmargin.studies import cross_validation

@@ -153,7 +153,13 @@ def test_a_stopped_run_on_few_images_goes_on_to_its_adapted_end(
     make_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
     data = make_folder(patients=5, per_class=2)
-    settings = {"train.min_steps": 6, "train.epochs": 1, "evaluate.resamples": 100, "precision": "32-true", "crossfit": 0}
+    settings = {
+        "train.min_steps": 6,
+        "train.epochs": 1,
+        "evaluate.resamples": 100,
+        "precision": "32-true",
+        "crossfit": 0,
+    }
     whole = clearmargin.train(data, tmp_path / "whole", settings=settings)
     with pytest.raises(Interrupted):
         clearmargin.train(data, tmp_path / "pieces", settings=settings, listener=Heard(stop_at=4))

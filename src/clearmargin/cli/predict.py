@@ -104,7 +104,7 @@ def find_records(paths: Iterable[str], *, frame: int | None = None) -> list[Reco
     Raises:
         DataError: a path is not there, a glob or folder has no image, or a manifest has no column `path`.
     """
-    from clearmargin.data.names import find_masks
+    from clearmargin.images.names import find_masks
 
     records: list[Record] = []
     found: list[str] = []
@@ -149,16 +149,17 @@ def _records_of_path(path: str, frame: int | None) -> list[Record]:
     from clearmargin.errors import DataError
     from clearmargin.images.archive import is_zip
     from clearmargin.images.read import is_image, starts_like_dicom
+    from clearmargin.predict.records import record_of_path
 
     place = Path(path)
     if os.path.isdir(path) or is_zip(path):
         found = [name for name in walk_files(place) if is_image(name) or starts_like_dicom(place / name)]
         if not found:
             raise DataError(f"{path}: no images in this folder.")
-        return [_record(str(place / name), frame) for name in found]
+        return [record_of_path(str(place / name), frame=frame) for name in found]
     if place.suffix.lower() == ".npz" and os.path.isfile(path):
         return _array_records(path)
-    return [_record(path, frame)]
+    return [record_of_path(path, frame=frame)]
 
 
 def _array_records(path: str) -> list[Record]:
@@ -170,24 +171,6 @@ def _array_records(path: str) -> list[Record]:
     if not shapes:
         raise DataError(f"{path}: holds no array of images, (N, H, W) or (N, H, W, 3).")
     return [Record(f"{path}/{name}/{row}") for name, shape in shapes.items() for row in range(shape[0])]
-
-
-def _record(path: str, frame: int | None) -> Record:
-    from clearmargin.data.names import parse_breakhis_name, parse_idc_name
-    from clearmargin.images.place import Place
-    from clearmargin.images.read import starts_like_dicom
-    from clearmargin.types import Record
-
-    name = Path(path).name
-    facts, breakhis = parse_idc_name(name), parse_breakhis_name(name)
-    if frame is not None and "#" not in name and starts_like_dicom(path):
-        path = str(Place(path, frame))
-    if breakhis is not None:
-        return Record(path, breakhis.patient_id, breakhis.slide_id)
-    if facts is None:
-        return Record(path)
-    patient, x, y, _ = facts
-    return Record(path, patient, patient, x, y)
 
 
 def _manifest_records(path: Path) -> list[Record]:

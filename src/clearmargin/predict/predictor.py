@@ -28,7 +28,7 @@ from clearmargin.images.fields import make_thumbnails
 from clearmargin.images.limits import Pixels
 from clearmargin.predict.context import cells_of, field_logits, find_slides
 from clearmargin.predict.pooled import pool_predictions
-from clearmargin.predict.records import records_of_rows
+from clearmargin.predict.records import record_of_path, records_of_rows
 from clearmargin.predict.session import Session
 from clearmargin.types import Decision, LevelName, PooledPrediction, Prediction, Record
 
@@ -72,7 +72,8 @@ class Predictor:
         """One row an image: path, patient_id, slide_id, x, y, probability, decision, reason.
 
         Args:
-            images: paths, or a table with the column `path` and, where known, patient_id, slide_id, x, y.
+            images: paths, whose names may say where they lie, or a table with the column `path` and, where known,
+                patient_id, slide_id, x, y.
             context: where the bundle can and places are known, the neighbours of a patch count too.
 
         Raises:
@@ -87,7 +88,7 @@ class Predictor:
             rows = (dict(zip(names, row, strict=True)) for row in images.itertuples(index=False, name=None))
             records = list(records_of_rows(rows, where="the table"))
         else:
-            records = [Record(str(path)) for path in ([images] if isinstance(images, str | Path) else images)]
+            records = [record_of_path(str(path)) for path in ([images] if isinstance(images, str | Path) else images)]
         answers = [prediction_row(prediction) for prediction in self.predict_records(records, context=context)]
         return pd.DataFrame(answers, columns=list(PREDICTION_KEYS))
 

@@ -7,6 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from clearmargin.errors import DataError
+from clearmargin.images.names import parse_breakhis_name, parse_idc_name
+from clearmargin.images.place import Place
+from clearmargin.images.read import starts_like_dicom
 from clearmargin.types import Record
 
 
@@ -37,6 +40,25 @@ def records_of_rows(
             x=_whole(row.get("x"), where, line),
             y=_whole(row.get("y"), where, line),
         )
+
+
+def record_of_path(path: str, *, frame: int | None = None) -> Record:
+    """A record with what the file's name says of its patient, slide and place, where it is a name of a known data set.
+
+    Args:
+        path: of the image.
+        frame: of a DICOM file with several, where the path names none.
+    """
+    name = Path(path).name
+    facts, breakhis = parse_idc_name(name), parse_breakhis_name(name)
+    if frame is not None and "#" not in name and starts_like_dicom(path):
+        path = str(Place(path, frame))
+    if breakhis is not None:
+        return Record(path, breakhis.patient_id, breakhis.slide_id)
+    if facts is None:
+        return Record(path)
+    patient, x, y, _ = facts
+    return Record(path, patient, patient, x, y)
 
 
 def _text(value: object) -> str | None:

@@ -9,11 +9,11 @@ from tests.data.layouts import BREAKHIS_SLIDES, save, write_breakhis
 
 from clearmargin.data.audit import audit_manifest
 from clearmargin.data.manifest import Manifest
-from clearmargin.data.names import BreakhisName, label_of_name, parse_breakhis_name
 from clearmargin.data.phantom import draw_patch
 from clearmargin.data.sources import read_source
 from clearmargin.data.sources.options import SourceOptions
 from clearmargin.errors import DataError, UsageError
+from clearmargin.images.names import BreakhisName, label_of_name, parse_breakhis_name
 from clearmargin.images.read import read_image
 from clearmargin.types import Finding
 

@@ -10,10 +10,10 @@ from tests.data.layouts import draw_mask, draw_ultrasound, save, write_busi
 
 from clearmargin.data.audit import audit_manifest
 from clearmargin.data.manifest import Manifest
-from clearmargin.data.names import parse_busi_name
 from clearmargin.data.sources import read_source
 from clearmargin.data.sources.options import SourceOptions
 from clearmargin.errors import DataError
+from clearmargin.images.names import parse_busi_name
 from clearmargin.images.place import parse_place
 from clearmargin.images.read import read_image
 from clearmargin.types import Finding

@@ -16,10 +16,10 @@ from contextlib import suppress
 from clearmargin.data.audit.balance import find_small_classes
 from clearmargin.data.audit.copies import find_duplicates
 from clearmargin.data.manifest import Manifest
-from clearmargin.data.names import label_of_name, parse_idc_name
 from clearmargin.data.walk import label_of_folders, lies_below
 from clearmargin.errors import counted
 from clearmargin.images.file_names import name_on_disk
+from clearmargin.images.names import label_of_name, parse_idc_name
 from clearmargin.images.place import file_of
 from clearmargin.types import LABEL_NAMES, Finding
 

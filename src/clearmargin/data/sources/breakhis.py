@@ -11,7 +11,6 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 from clearmargin.data.manifest import Manifest, build_manifest
-from clearmargin.data.names import BreakhisName, parse_breakhis_name
 from clearmargin.data.sources.findings import (
     absolute_paths,
     count_by_folder,
@@ -23,6 +22,7 @@ from clearmargin.data.sources.options import SourceOptions
 from clearmargin.data.sources.recognition import has_named_images
 from clearmargin.data.walk import split_of_folders, walk_files
 from clearmargin.errors import DataError, counted
+from clearmargin.images.names import BreakhisName, parse_breakhis_name
 from clearmargin.images.read import is_image
 from clearmargin.types import Finding
 

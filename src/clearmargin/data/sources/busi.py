@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clearmargin.data.manifest import Manifest, build_manifest
-from clearmargin.data.names import BusiName, parse_busi_name
 from clearmargin.data.sources.boxes import widened_box
 from clearmargin.data.sources.findings import (
     check_any_left,
@@ -28,6 +27,7 @@ from clearmargin.data.sources.options import SourceOptions
 from clearmargin.data.sources.recognition import has_named_images
 from clearmargin.data.walk import split_of_folders, walk_files
 from clearmargin.errors import ImageError, counted
+from clearmargin.images.names import BusiName, parse_busi_name
 from clearmargin.images.place import Box, Place
 from clearmargin.images.read import is_image, read_image
 from clearmargin.images.size import read_size

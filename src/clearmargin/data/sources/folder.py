@@ -10,11 +10,11 @@ import itertools
 from pathlib import Path
 
 from clearmargin.data.manifest import Manifest, build_manifest
-from clearmargin.data.names import find_masks
 from clearmargin.data.sources.findings import count_by_folder, file_findings, other_file_findings
 from clearmargin.data.sources.options import SourceOptions
 from clearmargin.data.walk import is_tree, label_of_folders, split_of_folders, walk_files
 from clearmargin.errors import counted
+from clearmargin.images.names import find_masks
 from clearmargin.images.read import is_image
 from clearmargin.types import BENIGN, Finding
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from clearmargin.data.manifest import Manifest, build_manifest
-from clearmargin.data.names import parse_idc_name
 from clearmargin.data.sources.findings import count_by_folder, file_findings, other_file_findings
 from clearmargin.data.sources.options import SourceOptions
 from clearmargin.data.sources.recognition import has_named_images
 from clearmargin.data.walk import split_of_folders, walk_files
 from clearmargin.errors import counted
+from clearmargin.images.names import parse_idc_name
 from clearmargin.images.read import is_image
 from clearmargin.types import Finding
 
