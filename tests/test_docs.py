@@ -46,7 +46,8 @@ def test_every_command_line_shown_is_one_that_exists(document: Path) -> None:
     for line in re.findall(r"^(?:\.venv/bin/)?clearmargin (.+)$", document.read_text(), flags=re.MULTILINE):
         words = shlex.split(line, comments=True)
         assert words[0] in COMMANDS, line
-        known = {option for parameter in commands[words[0]].params for option in parameter.opts}
+        parameters = commands[words[0]].params
+        known = {option for each in parameters for option in (*each.opts, *each.secondary_opts)}
         assert {word for word in words if word.startswith("--")} <= known | {"--help"}, line
 
 
