@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-_EPOCHS = 8
+_EPOCHS = 4
 
 
 def demo(out: Annotated[Path, typer.Option(help="The folder to make.")] = Path("demo")) -> None:

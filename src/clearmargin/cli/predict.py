@@ -54,23 +54,30 @@ def predict(
         print(f"Note: this model's figures come from an {predictor.bundle.model.lineage.stamp}.", file=sys.stderr)
     if predictor.bundle.model.content == "lesion":
         print(f"Note: {_CROPS_ONLY}", file=sys.stderr)
-    total, refused, in_context = 0, 0, 0
+    total, refused, in_context, placed = 0, 0, 0, 0
 
     def watched() -> Iterator[Prediction]:
-        nonlocal total, refused, in_context
+        nonlocal total, refused, in_context, placed
         for prediction in predictor.predict_records(find_records(paths, frame=frame), context=context):
             total += 1
             refused += prediction.decision == "refused"
             in_context += prediction.in_context
+            placed += prediction.record.x is not None and prediction.decision != "refused"
             yield prediction
 
     if level == "image":
         {"table": _write_table, "json": _write_json, "csv": _write_csv}[output](watched())
     else:
         _write_pooled(predictor.pool(watched(), level), output)
+    model = predictor.bundle.model
+    if context and model.context is not None and placed - in_context > 1:
+        print(
+            f"Note: {placed - in_context:,} patches were decided each by itself, though their places are known: a "
+            f"slide needs two or more that lie {model.context.grid.step} pixels, or a multiple, apart, and none twice.",
+            file=sys.stderr,
+        )
     if output == "table":
-        model = predictor.bundle.model
-        if model.context is not None and in_context:
+        if model.context is not None and in_context and (level == "image" or level in model.context.levels):
             print(
                 f"In the context of their slides, {in_context:,} of {total:,} images: {_rule(model.context, level)}",
                 file=sys.stderr,
