@@ -270,7 +270,9 @@ class RunConfig(Section):
         name, mode = self.model.name, self.transfer.mode
         if not is_backbone(name):
             if mode != "none" or self.model.weights:
-                raise ValueError(f"the model '{name}' is not pretrained; transfer.mode and model.weights are not for it")
+                raise ValueError(
+                    f"the model '{name}' is not pretrained; transfer.mode and model.weights are not for it"
+                )
             return self
         if (self.images.mean, self.images.std) != (0.0, 1.0):
             raise ValueError(f"the model '{name}' normalises images itself; set images.mean=0 and images.std=1")

@@ -37,7 +37,7 @@ from clearmargin.evaluation.metrics import FIGURES
 from clearmargin.evaluation.predictions import write_predictions
 from clearmargin.files import write_json, write_whole
 from clearmargin.images.preprocess import Preprocessing, choose_preprocessing
-from clearmargin.models import build_model, check_model_name
+from clearmargin.models import check_model_name
 from clearmargin.models.contract import Classifier
 from clearmargin.predict.session import Session
 from clearmargin.reference import Reference
@@ -45,7 +45,7 @@ from clearmargin.report.write import write_artefacts
 from clearmargin.settings import RunConfig
 from clearmargin.training.batches import TrainingImages
 from clearmargin.training.log import RunLog
-from clearmargin.training.loop import Fitted, choose_precision, fit_model
+from clearmargin.training.loop import Fitted, choose_precision
 from clearmargin.training.records import build_lineage, build_model_file, describe_architecture, describe_run
 from clearmargin.training.run_folder import (
     SEEDS,
@@ -56,6 +56,7 @@ from clearmargin.training.run_folder import (
     is_complete,
     open_run,
 )
+from clearmargin.training.transfer import build_start, find_weights, fit
 from clearmargin.types import OPTIMISTIC_STAMP, Listener
 
 _PARITY_IMAGES = 32
@@ -125,7 +126,7 @@ def run_training(
     Raises:
         ClearmarginError: of the kind that fits; nothing that looks complete is left behind.
     """
-    check_model_name(config.model.name)
+    check_model(config)
     shown, command = what_is_shown(config, command)
     if resume and is_ended(out, shown, listener):
         return Run(out)
@@ -168,10 +169,15 @@ def run_training(
         write_json(out / "metrics.json", metrics)
         reference = refer(images, predictions)
         lineage = build_lineage(
-            config, metrics, environment=environment, data_sha256=images.data_sha256, precision=fitted.precision
+            config,
+            metrics,
+            environment=environment,
+            data_sha256=images.data_sha256,
+            precision=fitted.precision,
+            weights_sha256=fitted.weights_sha256,
         )
         model_file = build_model_file(
-            describe_architecture(config, fitted),
+            describe_architecture(config, fitted.model),
             choices,
             preprocessing=images.preprocessing,
             content=images.manifest.content,
@@ -183,6 +189,16 @@ def run_training(
         write_json(out / "environment.json", environment)
         finish(out, metrics, images, log, with_report=with_report)
     return Run(out)
+
+
+def check_model(config: RunConfig) -> None:
+    """Passes when the model can be built here and its weights are there, before anything takes time.
+
+    Raises:
+        ClearmarginError: of the kind that fits.
+    """
+    check_model_name(config.model.name)
+    find_weights(config.model)
 
 
 def what_is_shown(config: RunConfig, command: str) -> tuple[RunConfig, str]:
@@ -330,13 +346,16 @@ def _fit(config: RunConfig, assignment: Assignment, images: Images, *, out: Path
     identity = (
         f"{__version__}{choose_precision(config.train)}{dump_config(config)}{images.data_sha256}{assignment.sha256}"
     )
+    start = build_start(config, images.preprocessing.shape, listener=listener)
+    identity += start.weights_sha256 or ""
     labels = assignment.manifest.labels()
     data = TrainingImages(images.store.images, labels, assignment.rows("train"), assignment.rows("validation"))
-    return fit_model(
-        build_model(config.model.name, images.preprocessing.shape, seed=config.seed),
+    return fit(
+        start,
         data,
         config,
         images.preprocessing,
+        store=images.store,
         run=out,
         fingerprint=hashlib.sha256(identity.encode()).hexdigest(),
         listener=listener,

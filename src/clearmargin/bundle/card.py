@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from clearmargin.bundle.schema import ModelFile
+from clearmargin.bundle.schema import Lineage, ModelFile
 from clearmargin.decision import Beta, Calibration, Level, Platt, Temperature
 from clearmargin.types import LEVELS, OperatingPoint
 
@@ -85,7 +85,7 @@ def model_card(model: ModelFile) -> str:
 ## Lineage
 
 - Made by clearmargin {lineage.clearmargin} on {lineage.created}, precision {lineage.precision}
-- Data sha256 `{lineage.data_sha256}`
+{_pretrained(lineage)}- Data sha256 `{lineage.data_sha256}`
 - Split sha256 `{lineage.split_sha256}`
 - Libraries: {libraries}
 """
@@ -96,6 +96,11 @@ def _architecture(model: ModelFile) -> str:
     if networks > 1:
         return f"the mean logit of {networks} networks `{name}`, {parameters:,} parameters in all"
     return f"`{name}`, {parameters:,} parameters"
+
+
+def _pretrained(lineage: Lineage) -> str:
+    known = lineage.weights_sha256
+    return f"- Began with pretrained weights, sha256 `{known}`\n" if known else ""
 
 
 def _calibration(calibration: Calibration) -> str:

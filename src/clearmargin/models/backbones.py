@@ -36,7 +36,8 @@ class BackboneOptions:
     """What a backbone is built of besides its name; a bundle keeps them.
 
     `input_px` is the longer side that images are enlarged to, None for `AUTO_PX`; a trunk of fixed size decides itself.
-    `arguments` go to timm's constructor; `pretrained` is what timm calls its pretrained configuration, as far as it differs.
+    `arguments` go to timm's constructor. `pretrained` is timm's pretrained configuration where the weights bring one; a
+    bundle is without, since mean and deviation of the channels are among its weights.
     """
 
     head: HeadName = "linear"
@@ -82,7 +83,7 @@ class Backbone(Classifier):
         super().__init__()
         height, width, _ = shape
         longer = max(height, width)
-        self.trunk = trunk
+        self.trunk, self.options = trunk, options
         self.head = Head(trunk.width, options.head)
         self.register_buffer("mean", torch.tensor(trunk.mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(trunk.std).view(1, 3, 1, 1))

@@ -7,13 +7,14 @@ with layers of their own. A trunk ends where `forward_features` ends; layers tha
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from clearmargin.errors import ConfigError, MissingExtra, UsageError, closest
+from clearmargin.errors import ConfigError, DataError, MissingExtra, UsageError, closest
 from clearmargin.models.trunk import Trunk
 
 Argument = bool | int | float | str
@@ -24,9 +25,9 @@ _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 class TimmTrunk(Trunk):
     """A network of timm; its features are a map even where it computes tokens.
 
-    Patch tokens are laid out on their grid. Where the network is pooled by its class token, that token stands beside
-    each patch token, so that the mean over places is (class token, mean of the patch tokens), in this order reversed:
-    first the patches, then the class token. Register tokens are left out.
+    Patch tokens are laid out on their grid. Where the network has a class token and is not made to be pooled by a
+    mean, that token stands behind each patch token, so that the mean over places is the mean of the patch tokens and
+    then the class token, as Virchow's authors pool it. Register tokens are left out.
     """
 
     def __init__(self, name: str, arguments: Mapping[str, Argument], pretrained: Mapping[str, Any]) -> None:
@@ -52,15 +53,16 @@ class TimmTrunk(Trunk):
         return features.permute(0, 3, 1, 2) if self._channels_last else features
 
     def stages(self) -> list[list[str]]:
-        names = [name for name, _ in self.network.named_parameters()]
         groups: dict[int, list[str]] = {}
         if hasattr(self.network, "group_matcher"):
             from timm.models import group_parameters  # noqa: PLC0415  (an extra)
 
             groups = group_parameters(self.network, self.network.group_matcher(coarse=True))
-        else:
-            for name in names:
-                groups.setdefault(list(dict(self.network.named_children())).index(name.split(".")[0]), []).append(name)
+        else:  # the few families that timm has not divided: one stage for each part, in their order
+            children = [name for name, _ in self.network.named_children()]
+            for name, _ in self.network.named_parameters():
+                first = name.partition(".")[0]
+                groups.setdefault(children.index(first) if first in children else 0, []).append(name)
         return [[f"network.{name}" for name in groups[number]] for number in sorted(groups) if groups[number]]
 
     def is_head(self, name: str) -> bool:
@@ -140,6 +142,35 @@ def import_timm(name: str) -> ModuleType:
         reason = "" if isinstance(error, ImportError) and error.name == "timm" else str(error)
         raise MissingExtra(f"the model '{PREFIX}{name}'", "timm", reason=reason) from None
     return timm
+
+
+def fetch_weights(name: str) -> Path:
+    """The file with timm's own pretrained weights, from its place on the Hugging Face hub or the hub's local cache.
+
+    Only a .safetensors is taken, since other formats can run code.
+
+    Raises:
+        MissingExtra: timm or huggingface_hub is not installed.
+        UsageError: there is no such model, or timm has no weights for it.
+        DataError: they cannot be fetched.
+    """
+    check_timm_name(name)
+    config = import_timm(name).get_pretrained_cfg(name)
+    repository = getattr(config, "hf_hub_id", None)
+    if not repository:
+        raise UsageError(f"timm has no pretrained weights for '{PREFIX}{name}'; give a file with --weights FILE.")
+    try:
+        from huggingface_hub import hf_hub_download  # noqa: PLC0415  (an extra)
+    except ImportError as error:
+        raise MissingExtra("--weights hub", "huggingface_hub", reason=str(error)) from None
+    try:
+        return Path(hf_hub_download(repository, "model.safetensors"))
+    except Exception as error:  # the hub's client raises errors of three libraries, without a common root
+        text = " ".join(str(error).split())[:200] or type(error).__name__
+        raise DataError(
+            f"the weights of '{PREFIX}{name}' cannot be fetched from the Hugging Face hub ({text}). "
+            "Check the connection, or give a file with --weights FILE."
+        ) from None
 
 
 def parse_arguments(pairs: tuple[str, ...]) -> dict[str, Argument]:

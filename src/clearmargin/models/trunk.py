@@ -43,7 +43,8 @@ class Trunk(nn.Module, ABC):
         """
         wanted = self.wanted()
         given = {name: tensor for name, tensor in weights.items() if not self.is_head(name)}
-        if missing := sorted(wanted.keys() - given.keys()):
+        counters = {name for name in wanted if name.endswith("num_batches_tracked")}  # older files are without them
+        if missing := sorted(wanted.keys() - given.keys() - counters):
             raise DataError(f"{file}: {_named('misses', missing)}. {_OTHER_MODEL}")
         if unknown := sorted(given.keys() - wanted.keys()):
             raise DataError(f"{file}: has {_named('what the model has not:', unknown)}. {_OTHER_MODEL}")

@@ -24,8 +24,12 @@ _MAX_CONFIG_BYTES = 2**20
 _MAX_ARRAYS = 10_000
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path, *, keras: bool = False) -> dict[str, Tensor]:
     """The tensors of the file by name, float32 where they are numbers with a fraction.
+
+    Args:
+        path: of the file.
+        keras: the model is SqueezeNet, whose weights may also be a `.h5`.
 
     Raises:
         DataError: no such file, not one of the formats, or damaged.
@@ -33,7 +37,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file. Give the path of the weights (.safetensors) with --weights.")
-    if path.suffix.lower() in (".h5", ".hdf5"):
+    if keras and path.suffix.lower() in (".h5", ".hdf5"):
         return _read_keras(path)
     if path.suffix.lower() != ".safetensors":
         raise DataError(

@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 
 from clearmargin.bundle.read import read_bundle
-from clearmargin.bundle.schema import Architecture
 from clearmargin.bundle.torch_model import load_torch_model
 from clearmargin.bundle.write import write_bundle
 from clearmargin.data.split import fold_manifest
@@ -27,18 +26,17 @@ from clearmargin.evaluation.folds import across_folds
 from clearmargin.evaluation.metrics import FIGURES
 from clearmargin.evaluation.predictions import read_predictions, write_predictions
 from clearmargin.files import write_json
-from clearmargin.models import check_model_name
-from clearmargin.models.contract import count_parameters
 from clearmargin.models.ensemble import Ensemble
 from clearmargin.settings import RunConfig
 from clearmargin.training.log import RunLog
-from clearmargin.training.records import build_lineage, build_model_file
+from clearmargin.training.records import build_lineage, build_model_file, describe_architecture
 from clearmargin.training.run_folder import FOLDS, describe_environment, is_begun, open_run
 from clearmargin.types import OPTIMISTIC_STAMP, Listener
 from clearmargin.workflow import (
     Images,
     Run,
     audit_data,
+    check_model,
     export,
     finish,
     is_ended,
@@ -82,7 +80,7 @@ def cross_validate(
     Raises:
         ClearmarginError: of the kind that fits; nothing that looks complete is left behind.
     """
-    check_model_name(config.model.name)
+    check_model(config)
     shown, command = what_is_shown(config, command)
     if resume and is_ended(out, shown, listener):
         return Run(out)
@@ -216,14 +214,19 @@ def _write_ensemble(
     bundles = [read_bundle(fold.run.bundle) for fold in folds]
     model = Ensemble([load_torch_model(bundle) for bundle in bundles]).eval()
     onnx = export(model, images, log)
-    precision = bundles[0].model.lineage.precision
+    lineage = bundles[0].model.lineage
     model_file = build_model_file(
-        Architecture(name=config.model.name, parameters=count_parameters(model), ensemble=len(bundles)),
+        describe_architecture(config, model, networks=len(bundles)),
         choices,
         preprocessing=images.preprocessing,
         content=images.manifest.content,
         lineage=build_lineage(
-            config, metrics, environment=environment, data_sha256=images.data_sha256, precision=precision
+            config,
+            metrics,
+            environment=environment,
+            data_sha256=images.data_sha256,
+            precision=lineage.precision,
+            weights_sha256=lineage.weights_sha256,
         ),
         reference=refer(images, table),
     )

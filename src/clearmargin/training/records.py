@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch.nn import ModuleList
 
 from clearmargin.bundle.schema import Architecture, Lineage, ModelFile
 from clearmargin.data.store import Store
 from clearmargin.decision import Abstention, Temperature
 from clearmargin.evaluation.choices import Choices
 from clearmargin.images.preprocess import Preprocessing
-from clearmargin.models.contract import count_parameters
+from clearmargin.models.backbones import Backbone
+from clearmargin.models.contract import Classifier, count_parameters
+from clearmargin.models.ensemble import Ensemble
 from clearmargin.reference import Reference
 from clearmargin.settings import RunConfig
 from clearmargin.training.log import RunLog
@@ -57,7 +60,13 @@ def choice_fields(choices: Choices) -> dict[str, Any]:
 
 
 def build_lineage(
-    config: RunConfig, metrics: Mapping[str, Any], *, environment: Mapping[str, Any], data_sha256: str, precision: str
+    config: RunConfig,
+    metrics: Mapping[str, Any],
+    *,
+    environment: Mapping[str, Any],
+    data_sha256: str,
+    precision: str,
+    weights_sha256: str | None = None,
 ) -> Lineage:
     """Where the model comes from."""
     protocol = metrics["protocol"]
@@ -72,14 +81,23 @@ def build_lineage(
         data_sha256=data_sha256,
         split_sha256=protocol["split_sha256"],
         precision=precision,
+        weights_sha256=weights_sha256,
         metrics=metrics["test"]["image"],
         libraries=environment["libraries"],
     )
 
 
-def describe_architecture(config: RunConfig, fitted: Fitted) -> Architecture:
-    """The network, by its name."""
-    return Architecture(name=config.model.name, parameters=count_parameters(fitted.model))
+def describe_architecture(config: RunConfig, model: Classifier, *, networks: int = 1) -> Architecture:
+    """The network, or so many of them as one: its name, and for a backbone what it is built of besides."""
+    built: dict[str, Any] = {}
+    first = next(part for part in model.modules() if not isinstance(part, Ensemble | ModuleList))
+    if isinstance(first, Backbone):
+        built = {
+            "head": first.options.head,
+            "input_px": first.input_px,
+            "arguments": dict(first.options.arguments),
+        }
+    return Architecture(name=config.model.name, parameters=count_parameters(model), ensemble=networks, **built)
 
 
 def describe_run(model: ModelFile, fitted: Fitted, store: Store, log: RunLog) -> dict[str, Any]:
