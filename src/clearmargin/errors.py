@@ -58,8 +58,8 @@ class UnknownName(UsageError):
 class MissingExtra(UsageError):
     """A library that only some jobs need cannot be used here.
 
-    >>> str(MissingExtra("the model 'timm:vgg16'", "timm"))
-    'the model \'timm:vgg16\' needs timm; install it with: pip install "clearmargin[backbones]"'
+    >>> print(MissingExtra("the model 'timm:vgg16'", "timm"))
+    the model 'timm:vgg16' needs timm; install it with: pip install "clearmargin[backbones]"
     """
 
     def __init__(self, what: str, library: str, *, reason: str = "", extra: str = "backbones") -> None:

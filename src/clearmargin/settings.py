@@ -153,7 +153,7 @@ class TransferSettings(Section):
     frozen_epochs: Annotated[int, Field(ge=0)] = 1
     """Of `finetune`: the head alone is trained for so many epochs."""
     unfreeze_every: Annotated[int, Field(ge=0)] = 0
-    """Of `finetune`: after those a further stage of the network joins every so many epochs, from the top; 0 is all at once."""
+    """Of `finetune`: after those a further stage joins every so many epochs, from the top; 0 is all at once."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Of `finetune`: the learning rate of a stage is that of the one above it times this."""
 

@@ -27,7 +27,7 @@ _MODULES = (
 class _StandIn(ModuleType):
     """Any name that is imported from it is a class that does nothing."""
 
-    __path__: list[str] = []
+    __path__ = ()
 
     def __getattr__(self, name: str) -> object:
         if name.startswith("__"):

@@ -19,7 +19,7 @@ def train(
     recipe: Annotated[str | None, typer.Option(help="A recipe's name, or a TOML file; 'default' if not given.")] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="Another architecture than the recipe's; also squeezenet or timm:NAME, pretrained."),
+        typer.Option(help="Another architecture than the recipe's; pretrained: squeezenet, timm:NAME."),
     ] = None,
     weights: Annotated[
         str | None, typer.Option(metavar="FILE|hub", help="Of those: pretrained weights, or 'hub' to fetch timm's own.")

@@ -31,7 +31,7 @@ class Trunk(nn.Module, ABC):
     def stages(self) -> list[list[str]]:
         """The names of its parameters in groups that are unfrozen together, from the image upwards."""
 
-    def is_head(self, name: str) -> bool:
+    def is_head(self, name: str) -> bool:  # noqa: ARG002  (here no name is)
         """The value of this name in a file of weights belongs to a classifier that is not used here."""
         return False
 

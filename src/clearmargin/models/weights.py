@@ -83,9 +83,8 @@ def read_hub_config(weights: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        if path.stat().st_size > _MAX_CONFIG_BYTES:
-            raise ValueError("too long")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            content = json.loads(file.read(_MAX_CONFIG_BYTES))
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({error}). Mend it, or move the weights elsewhere.") from None
     return content if isinstance(content, dict) and isinstance(content.get("architecture"), str) else {}

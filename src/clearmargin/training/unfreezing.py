@@ -30,7 +30,7 @@ def frozen_stages(stages: int, settings: TransferSettings, epoch: int) -> int:
 
 
 def parameter_groups(model: nn.Module, settings: TransferSettings) -> list[dict[str, Any]] | None:
-    """The head and each stage as a group of the optimizer, `share` being its part of the learning rate; None if all alike."""
+    """The head and each stage as groups of the optimizer, `share` of the learning rate; None where all are alike."""
     if settings.mode != "finetune" or not isinstance(model, Backbone):
         return None
     groups: list[dict[str, Any]] = [{"params": list(model.head.parameters()), "share": 1.0}]
@@ -40,7 +40,7 @@ def parameter_groups(model: nn.Module, settings: TransferSettings) -> list[dict[
 
 
 def freeze(model: nn.Module, settings: TransferSettings, epoch: int) -> None:
-    """Readies a model in training mode for this epoch: frozen parts get no gradient, and their norms and dropout rest."""
+    """Readies a model in training mode for this epoch: frozen parts get no gradient, their norms and dropout rest."""
     if settings.mode != "finetune" or not isinstance(model, Backbone):
         return
     stages = model.stages()
