@@ -276,12 +276,6 @@ class RunConfig(Section):
             return self
         if (self.images.mean, self.images.std) != (0.0, 1.0):
             raise ValueError(f"the model '{name}' normalises images itself; set images.mean=0 and images.std=1")
-        frozen = mode == "features" or (mode == "finetune" and self.transfer.frozen_epochs > 0)
-        if frozen and not self.model.weights:
-            raise ValueError(
-                f"the model '{name}' would be frozen with random weights, whose features tell little: give --weights "
-                "FILE (or hub, to fetch timm's own), or train all of it with --set transfer.mode=none"
-            )
         if mode == "features" and self.augment != AugmentSettings():
             raise ValueError(
                 "features are computed once and cannot be augmented; leave the settings of augment out, "

@@ -56,7 +56,7 @@ from clearmargin.training.run_folder import (
     is_complete,
     open_run,
 )
-from clearmargin.training.transfer import build_start, find_weights, fit
+from clearmargin.training.transfer import build_start, check_pretrained, fit
 from clearmargin.types import OPTIMISTIC_STAMP, Listener
 
 _PARITY_IMAGES = 32
@@ -198,7 +198,7 @@ def check_model(config: RunConfig) -> None:
         ClearmarginError: of the kind that fits.
     """
     check_model_name(config.model.name)
-    find_weights(config.model)
+    check_pretrained(config)
 
 
 def what_is_shown(config: RunConfig, command: str) -> tuple[RunConfig, str]:

@@ -32,7 +32,7 @@ from clearmargin.predict.session import Session
 from clearmargin.settings import RunConfig, TransferSettings
 from clearmargin.training import features
 from clearmargin.training.features import TrainingFeatures, load_features, turn
-from clearmargin.training.transfer import build_start, find_weights
+from clearmargin.training.transfer import build_start, check_pretrained, find_weights
 from clearmargin.training.unfreezing import freeze, frozen_stages, parameter_groups
 
 
@@ -217,7 +217,10 @@ def test_validation_sees_the_image_as_it_is_and_training_every_view() -> None:
 
 def test_frozen_random_features_are_refused_and_a_random_start_is_said() -> None:
     with pytest.raises(ConfigError, match=r"frozen with random weights.*--weights FILE.*transfer\.mode=none"):
-        load_recipe("transfer", {})
+        check_pretrained(load_recipe("transfer"))
+    with pytest.raises(ConfigError, match="frozen with random weights"):
+        check_pretrained(load_recipe("transfer", {"transfer.mode": "finetune"}))
+    check_pretrained(load_recipe("transfer", {"transfer.mode": "finetune", "transfer.frozen_epochs": 0}))
     heard = Heard()
     start = build_start(load_recipe("transfer", {"transfer.mode": "none"}), (32, 32, 3), listener=heard)
     assert start.weights_sha256 is None

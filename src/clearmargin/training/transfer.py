@@ -72,6 +72,23 @@ def build_start(config: RunConfig, shape: tuple[int, int, int], *, listener: Lis
     return Start(model, file_sha256(path))
 
 
+def check_pretrained(config: RunConfig) -> None:
+    """Passes unless a network would be frozen that is not pretrained, or its weights are not there.
+
+    Raises:
+        ConfigError: it would be frozen with random weights, or `hub` is asked for a model that is not timm's.
+        DataError: the weights are not there, or cannot be fetched.
+    """
+    mode, name = config.transfer.mode, config.model.name
+    frozen = mode == "features" or (mode == "finetune" and config.transfer.frozen_epochs > 0)
+    if frozen and not config.model.weights:
+        raise ConfigError(
+            f"the model '{name}' would be frozen with random weights, whose features tell little: give --weights "
+            "FILE (or hub, to fetch timm's own), or train all of it with --set transfer.mode=none."
+        )
+    find_weights(config.model)
+
+
 def find_weights(settings: ModelSettings) -> Path | None:
     """The file of pretrained weights, fetched now where the settings say `hub`; None for a random start.
 
