@@ -28,7 +28,7 @@ NAMES = {
     "timm:test_resnet": {},
     "timm:test_convnext": {},
     "timm:test_vit": {},
-    "timm:vgg11": {"num_features": 16},
+    "timm:vgg11": {"mlp_ratio": 0.01},
 }
 every_backbone = pytest.mark.parametrize("name", NAMES)
 pytestmark = pytest.mark.usefixtures("timm")
@@ -153,7 +153,7 @@ def test_a_network_made_to_be_pooled_by_its_mean_gives_no_class_token_and_no_reg
 
 def test_the_head_standardises_and_leaves_a_constant_feature_alone() -> None:
     head = Head(3, "linear")
-    head.standardise(torch.tensor([1000.0, 5.0, 0.0]), torch.tensor([100.0, 0.0, 1e-9]))
+    head.standardise(torch.tensor([1000.0, 5.0, 0.0]), torch.tensor([100.0, 1e-9, 0.0]))
     assert head.scale.tolist() == [100.0, 1.0, 1.0]
     seen: list[Tensor] = []
     head.layers.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
@@ -210,7 +210,7 @@ def load_spoiled(path: Path, spoil: Callable[[dict[str, Tensor]], object], trunk
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda w: w.pop("conv1.weight"), r"w\.safetensors: misses 'conv1\.weight'\. It is of another model"),
+        (lambda w: w.pop("conv1.0.weight"), r"w\.safetensors: misses 'conv1\.0\.weight'\. It is of another model"),
         (lambda w: w.update({"extra.a": torch.ones(1), "extra.b": torch.ones(1)}), r"has not: 'extra\.a' and 1 more"),
         (lambda w: w.update({"bn1.bias": torch.ones(3)}), r"'bn1\.bias' has the shape \(3,\) where the model has"),
         (lambda w: w["bn1.bias"].fill_(float("nan")), r"'bn1\.bias' holds values that are no finite numbers"),

@@ -68,7 +68,7 @@ class Head(nn.Module):
 
     def standardise(self, center: Tensor, deviation: Tensor) -> None:
         """Features are centred and scaled by these from now on; one that never varies is only centred."""
-        constant = deviation < 1e-6 * center.abs().clamp_min(1)
+        constant = deviation <= 1e-6 * center.abs()
         self.center.copy_(center)
         self.scale.copy_(torch.where(constant, torch.ones_like(deviation), deviation))
 

@@ -125,7 +125,7 @@ def _compute(
     for number, start in enumerate(starts):
         rows = slice(start, min(start + _CHUNK, shape[0]))
         if marks[number] == 0 or checksum(features[rows]) != marks[number]:
-            features[rows] = _of_chunk(network, fabric.to_device(torch.from_numpy(images[rows])), shape[1])
+            features[rows] = _of_chunk(network, fabric.to_device(torch.from_numpy(np.array(images[rows]))), shape[1])
             marks[number] = checksum(features[rows])
         listener.advance(rows.stop, shape[0])
     backbone.to("cpu")
