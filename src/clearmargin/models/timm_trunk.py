@@ -7,6 +7,7 @@ with layers of their own. A trunk ends where `forward_features` ends; layers tha
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,6 +20,7 @@ from clearmargin.models.trunk import Trunk
 
 Argument = bool | int | float | str
 PREFIX = "timm:"
+_TRIAL_PX = 96
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -38,7 +40,7 @@ class TimmTrunk(Trunk):
         classifier = default.get("classifier") or ()
         self._classifiers = (classifier,) if isinstance(classifier, str) else tuple(classifier)
         self.fixed_size = _fixed_size(network)
-        height, width = self.fixed_size or network.default_cfg["input_size"][1:]
+        height, width = self.fixed_size or (_TRIAL_PX, _TRIAL_PX)
         self._channels_last = getattr(network, "output_fmt", "NCHW") == "NHWC"
         self._prefix = int(getattr(network, "num_prefix_tokens", 0) or 0)
         pool = getattr(network, "global_pool", "")
@@ -78,7 +80,7 @@ class TimmTrunk(Trunk):
         height, width = _grid(self.network, patches.shape[1])
         if self._class_token:
             patches = torch.cat([patches, tokens[:, :1].expand(-1, patches.shape[1], -1)], dim=2)
-        return patches.transpose(1, 2).reshape(len(tokens), -1, height, width)
+        return patches.transpose(1, 2).unflatten(2, (height, width))
 
     def _drop_unused(self, example: Tensor) -> frozenset[str]:
         passed: set[str] = set()
@@ -216,7 +218,7 @@ def _layer(key: str, value: Argument) -> object:
 
     for place in (timm.layers, nn):
         found = getattr(place, value, None)
-        if isinstance(found, type) and issubclass(found, nn.Module):
+        if isinstance(found, partial) or (isinstance(found, type) and issubclass(found, nn.Module)):
             return found
     raise ConfigError(f"model.arguments: there is no layer '{value}' in timm.layers or torch.nn for {key}.")
 
