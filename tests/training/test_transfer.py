@@ -147,7 +147,7 @@ def store(tmp_path: Path) -> Store:
 
 def test_features_are_the_pooled_features_of_each_view(store: Store) -> None:
     backbone = small()
-    found = load_features(backbone, store, views=8)
+    found = load_features(backbone, store, name="squeezenet", views=8)
     assert (found.shape, found.dtype) == ((75, 8, 512), np.float16)
     for row in (0, 40, 74):
         x = scale_pixels(torch.from_numpy(store.images[row : row + 1]))
@@ -156,12 +156,12 @@ def test_features_are_the_pooled_features_of_each_view(store: Store) -> None:
                 expected = backbone.pool(backbone.forward_features(turn(x, view)))[0].numpy()
                 np.testing.assert_allclose(found[row, view], expected, rtol=2e-3, atol=1e-3)
     heard = Heard()
-    again = load_features(small(), store, views=8, listener=heard)
+    again = load_features(small(), store, name="squeezenet", views=8, listener=heard)
     np.testing.assert_array_equal(again, found)
     assert heard.totals == []
-    one = load_features(small(), store, views=1, listener=heard)
+    one = load_features(small(), store, name="squeezenet", views=1, listener=heard)
     np.testing.assert_array_equal(one[:, 0], found[:, 0])
-    load_features(small(seed=1), store, views=1)
+    load_features(small(seed=1), store, name="squeezenet", views=1)
     assert len([folder for folder in store.path.parent.iterdir() if folder.is_dir()]) == 3
 
 
@@ -188,7 +188,7 @@ def test_features_that_were_stopped_go_on_and_a_damaged_chunk_is_done_again(
 
     with monkeypatch.context() as stopped, pytest.raises(KeyboardInterrupt):
         stopped.setattr(features, "_of_chunk", counted)
-        load_features(small(), store, views=1)
+        load_features(small(), store, name="squeezenet", views=1)
     assert done == [32, 32]
     partial = next(store.path.parent.glob("*.partial"))
     array = np.lib.format.open_memmap(partial / "features.npy", mode="r+")
@@ -196,10 +196,10 @@ def test_features_that_were_stopped_go_on_and_a_damaged_chunk_is_done_again(
     array.flush()
     again: list[int] = []
     monkeypatch.setattr(features, "_of_chunk", lambda *given: (again.append(len(given[1])), compute(*given))[1])
-    found = load_features(small(), store, views=1)
+    found = load_features(small(), store, name="squeezenet", views=1)
     assert again == [32, 11]
     other = replace(store, path=store.path.with_name("other"))
-    np.testing.assert_array_equal(found, load_features(small(), other, views=1))
+    np.testing.assert_array_equal(found, load_features(small(), other, name="squeezenet", views=1))
 
 
 def test_validation_sees_the_image_as_it_is_and_training_every_view() -> None:

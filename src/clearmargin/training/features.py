@@ -68,15 +68,22 @@ class TrainingFeatures:
 
 
 def load_features(
-    backbone: Backbone, store: Store, *, views: int, listener: Listener = Listener()
+    backbone: Backbone, store: Store, *, name: str, views: int, listener: Listener = Listener()
 ) -> NDArray[np.float16]:
     """(N, views, width) features of the stored images, computed now or found in the cache folder.
+
+    Args:
+        backbone: on the CPU; its head is not used.
+        store: the images; features are kept beside it.
+        name: of the backbone.
+        views: 1, or 8 for all flips and turns.
+        listener: hears the progress.
 
     Raises:
         DataError: the disk is full or not writable, or a feature is too large for 16 bits.
     """
     listener.stage("features")
-    final = store.path.with_name(f"{store.path.name}-{_features_key(backbone, views)}")
+    final = store.path.with_name(f"{store.path.name}-{_features_key(backbone, name, views)}")
     shape = (len(store), views, backbone.trunk.width)
     try:
         with hold(final, listener, "Another run is computing the same features; waiting for it."):
@@ -100,10 +107,11 @@ def turn(x: Tensor, view: int) -> Tensor:
     return x.flip(flipped) if flipped else x
 
 
-def _features_key(backbone: Backbone, views: int) -> str:
+def _features_key(backbone: Backbone, name: str, views: int) -> str:
     # Of the weights themselves: the same file under another name gives the same features.
     built = {
         "layout": _LAYOUT,
+        "name": name,
         "input_px": backbone.input_px,
         "views": views,
         "arguments": dict(backbone.options.arguments),

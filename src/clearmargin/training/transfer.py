@@ -139,7 +139,7 @@ def fit(
             model.head.standardise(*_measure(model, data, preprocessing))
         fitted = fit_model(model, data, config, preprocessing, run=run, fingerprint=fingerprint, listener=listener)
         return replace(fitted, weights_sha256=start.weights_sha256)
-    features = load_features(model, store, views=config.transfer.views, listener=listener)
+    features = load_features(model, store, name=config.model.name, views=config.transfer.views, listener=listener)
     pooled = TrainingFeatures(features, data.labels, data.train, data.validation)
     model.head.standardise(*pooled.spread())
     head = HeadOnly(model.head)
