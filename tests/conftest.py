@@ -8,6 +8,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -18,6 +19,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny batches: more threads only
 
 settings.register_profile("same", derandomize=True, deadline=None)
 settings.load_profile("same")
+
+if TYPE_CHECKING:
+    from tests.slides import Placed
 
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -91,3 +95,32 @@ def make_folder(tmp_path: Path) -> Iterator[Callable[..., Path]]:
         return root
 
     yield build
+
+
+@pytest.fixture(scope="session")
+def placed(tmp_path_factory: pytest.TempPathFactory) -> Placed:
+    """A run whose patches have places on their slides, cross-fitted, with a field; see `slides.py`."""
+    from tests.slides import Placed, make_quick, slides_config, write_slides
+
+    from clearmargin.training.log import RunLog
+    from clearmargin.types import Listener
+    from clearmargin.workflow import audit_data, pack_images, run_training
+
+    root = tmp_path_factory.mktemp("placed")
+    data, others = write_slides(root / "data", patients=12), write_slides(root / "others", patients=4, seed=1)
+    config = slides_config(data)
+    with pytest.MonkeyPatch.context() as patch:
+        make_quick(patch, root / "cache")
+        (root / "audit").mkdir()
+        log = RunLog(root / "audit" / "log.jsonl", Listener())
+        images = pack_images(audit_data(config, root / "audit", log), config, log)
+        run_training(config, root / "run", images=images, with_report=False)
+    return Placed(data, others, root / "run", config, images)
+
+
+@pytest.fixture
+def quick_networks(placed: Placed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The networks and the export of `placed`, for tests that train some of their own."""
+    from tests.slides import make_quick
+
+    make_quick(monkeypatch, placed.run.parent / "cache")

@@ -141,6 +141,11 @@ class ModelSettings(Section):
     """Of squeezenet and timm: longer side to which the network enlarges images; `auto` is 100, or what it must be."""
     arguments: tuple[str, ...] = ()
     """Of timm: what its constructor takes besides, each as key=value, such as init_values=1e-5."""
+    field: Literal[0, 3, 5, 7, 9] = 0
+    """Patches a side of the field that a second network of this name sees, where the places of patches on their slides
+    are known; 0 is no second network."""
+    thumbnail: Annotated[int, Field(ge=4, le=64)] = 10
+    """Pixels a side to which each patch of a field is reduced."""
 
 
 class TransferSettings(Section):
@@ -204,10 +209,20 @@ class TrainSettings(Section):
     """Keep the weights of the epoch with the best `monitor` instead of the last."""
     seeds: Annotated[int, Field(ge=1)] = 1
     """Train so many networks on the same split, with the run's seed and those after it, to see their spread."""
+    crossfit: Annotated[int, Field(ge=0, le=20)] = 0
+    """Train so many networks, each without another part of the patients of train and validation, and average them; what
+    decides is then chosen on what each says of those that it has not seen. 0 trains one network on train."""
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     """`auto` is bf16-mixed where the processor has native bf16 arithmetic, otherwise 32-true."""
     checkpoint_minutes: Annotated[float, Field(gt=0)] = 5.0
     """A checkpoint is written at each epoch's end and after so many minutes inside a long one."""
+
+    @field_validator("crossfit")
+    @classmethod
+    def _is_several(cls, value: int) -> int:
+        if value == 1:
+            raise PydanticCustomError("one_part", "Input should be 2 or more, or 0 for one network")
+        return value
 
 
 class EvaluateSettings(Section):
@@ -225,6 +240,8 @@ class EvaluateSettings(Section):
     """How logits become probabilities; `auto` is chosen on validation, cross-validated by patient."""
     pooling: Literal["auto", "mean", "noisy_or", "top_k", "learned"] = "auto"
     """How the images of a slide or patient become one probability; `auto` is chosen on validation."""
+    context: Literal["auto", "none"] = "auto"
+    """`auto`: the neighbours of a patch in its slide count too, where their places are known and validation gains."""
     coverage: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Share of images of a new patient that are answered rightly, *cannot tell* counted as right; 0 always decides."""
     prevalence: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -274,6 +291,11 @@ class RunConfig(Section):
                     f"the model '{name}' is not pretrained; transfer.mode and model.weights are not for it"
                 )
             return self
+        if self.model.field:
+            raise ValueError(
+                f"the model '{name}' sees whole images, not the fields of thumbnails of a second network; "
+                "set model.field=0"
+            )
         if (self.images.mean, self.images.std) != (0.0, 1.0):
             raise ValueError(f"the model '{name}' normalises images itself; set images.mean=0 and images.std=1")
         if mode == "features" and self.augment != AugmentSettings():

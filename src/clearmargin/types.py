@@ -57,6 +57,13 @@ PREDICTION_COLUMNS: tuple[str, ...] = (
     "decision",
 )
 
+ALONE_COLUMNS: tuple[str, ...] = ("logit_alone", "probability_alone", "decision_alone")
+"""What a patch says by itself, in a predictions table whose other columns are those in the context of its slide."""
+FIELD_COLUMN = "logit_field"
+"""The logit of the network that sees the field around a patch."""
+CONTEXT_COLUMNS: tuple[str, ...] = (FIELD_COLUMN, *ALONE_COLUMNS)
+"""What a predictions table has besides, where there is a context."""
+
 OPTIMISTIC_STAMP = "image-level split: optimistic"
 INTENDED_USE = (
     "For research and education. Clearmargin is not a medical device: its output must not be used "
@@ -84,6 +91,8 @@ class Prediction:
     probability: float | None
     decision: Decision
     reason: str | None = None
+    in_context: bool = False
+    """The neighbours in its slide counted too."""
 
 
 @dataclass(frozen=True, slots=True)

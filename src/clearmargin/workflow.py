@@ -9,7 +9,6 @@ A cross-validation and several seeds (`studies/`) are this job done several time
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,19 +17,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from clearmargin import __version__
-from clearmargin.bundle.export import export_onnx
 from clearmargin.bundle.write import write_bundle
-from clearmargin.config import dump_config, read_config
+from clearmargin.config import read_config
 from clearmargin.data.audit import Audit, audit_images
 from clearmargin.data.manifest import Manifest, data_hash, write_manifest
 from clearmargin.data.pseudonyms import hide_paths, read_key
 from clearmargin.data.split import Assignment, fold_split, official_split, read_split, split_manifest
-from clearmargin.data.store import Store, pack_store
+from clearmargin.data.store import pack_store
 from clearmargin.evaluation.assemble import evaluate_predictions
-from clearmargin.evaluation.choices import choose, known_ids
+from clearmargin.evaluation.choices import OUT_OF_FOLD, choose, known_ids
 from clearmargin.evaluation.drift import build_reference, describe_images
 from clearmargin.evaluation.folds import spread
 from clearmargin.evaluation.metrics import FIGURES
@@ -38,14 +34,11 @@ from clearmargin.evaluation.predictions import write_predictions
 from clearmargin.files import write_json, write_whole
 from clearmargin.images.preprocess import Preprocessing, choose_preprocessing
 from clearmargin.models import check_model_name
-from clearmargin.models.contract import Classifier
-from clearmargin.predict.session import Session
+from clearmargin.networks import Images, Learned, learn
 from clearmargin.reference import Reference
 from clearmargin.report.write import write_artefacts
 from clearmargin.settings import RunConfig
-from clearmargin.training.batches import TrainingImages
 from clearmargin.training.log import RunLog
-from clearmargin.training.loop import Fitted, choose_precision
 from clearmargin.training.records import build_lineage, build_model_file, describe_architecture, describe_run
 from clearmargin.training.run_folder import (
     SEEDS,
@@ -56,10 +49,9 @@ from clearmargin.training.run_folder import (
     is_complete,
     open_run,
 )
-from clearmargin.training.transfer import build_start, check_pretrained, fit
-from clearmargin.types import OPTIMISTIC_STAMP, Listener
+from clearmargin.training.transfer import check_pretrained
+from clearmargin.types import FIELD_COLUMN, OPTIMISTIC_STAMP, Listener
 
-_PARITY_IMAGES = 32
 HIDDEN_COMMAND = "clearmargin train (the rest names files, and is left out of a pseudonymised run)"
 _SAME_LOGIT = 1e-3
 LEARNED_NOTHING = "The model gives the same probability for every image: it has learned nothing. Train it longer."
@@ -86,20 +78,6 @@ class Run:
     def report(self) -> Path:
         """The report, one HTML file."""
         return self.folder / "report.html"
-
-
-@dataclass(frozen=True, slots=True)
-class Images:
-    """The images of a job: audited, and once it is known that they can be split, packed."""
-
-    audit: Audit
-    preprocessing: Preprocessing
-    store: Store
-    data_sha256: str
-
-    @property
-    def manifest(self) -> Manifest:
-        return self.audit.manifest
 
 
 def run_training(
@@ -140,19 +118,22 @@ def run_training(
         if images is None:
             images = pack_images(audit, config, log)
         write_inputs(out, audit, assignment.table())
-        fitted = _fit(config, assignment, images, out=out, listener=log)
-        onnx = export(fitted.model, images, log)
-        logits = Session(onnx).logits(images.store.images)  # those that `predict` will give
-        learned = np.ptp(logits[assignment.rows("validation")]) >= _SAME_LOGIT
-        if not learned:
+        learned = learn(config, assignment, images, out=out, listener=log)
+        chosen_on = learned.chosen_on(assignment)
+        useful = np.ptp(learned.logits[chosen_on]) >= _SAME_LOGIT
+        if not useful:
             log.note(LEARNED_NOTHING)
-        predictions = tabulate(assignment, logits)
-        choices = choose(predictions[predictions["split"] == "validation"], config.evaluate, seed=config.seed)
+        predictions = tabulate(assignment, learned)
+        choices = choose(
+            predictions.iloc[chosen_on], config.evaluate, seed=config.seed, surroundings=learned.surroundings
+        )
+        if learned.crossfit:
+            choices = choices.on(OUT_OF_FOLD)
         for remark in choices.remarks():
             log.note(remark)
         predictions = choices.apply(predictions)
         write_predictions(predictions, out / "predictions.csv")
-        protocol = describe_protocol(assignment, config)
+        protocol = describe_protocol(assignment, config, crossfit=learned.crossfit)
         metrics = evaluate_predictions(
             predictions,
             choices,
@@ -162,30 +143,31 @@ def run_training(
             columns=audit.manifest.frame,
             listener=log,
         )
-        if not learned:
+        if not useful:
             metrics["warning"] = LEARNED_NOTHING
         if config.train.seeds > 1:
             metrics["seeds"] = train_other_seeds(config, out, images, metrics, log)
         write_json(out / "metrics.json", metrics)
-        reference = refer(images, predictions)
+        reference = refer(images, predictions, everything=learned.crossfit > 0)
+        first = learned.trained.networks[0]
         lineage = build_lineage(
             config,
             metrics,
             environment=environment,
             data_sha256=images.data_sha256,
-            precision=fitted.precision,
-            weights_sha256=fitted.weights_sha256,
+            precision=first.precision,
+            weights_sha256=learned.weights_sha256,
         )
         model_file = build_model_file(
-            describe_architecture(config, fitted.model),
+            describe_architecture(config, learned.trained, field=learned.field is not None),
             choices,
             preprocessing=images.preprocessing,
             content=images.manifest.content,
             lineage=lineage,
             reference=reference,
         )
-        write_bundle(out / "bundle", model_file, weights=fitted.model.state_dict(), onnx=onnx)
-        environment |= describe_run(model_file, fitted, images.store, log)
+        write_bundle(out / "bundle", model_file, learned.network, field=learned.field)
+        environment |= describe_run(model_file, learned.trained, images.store, log)
         write_json(out / "environment.json", environment)
         finish(out, metrics, images, log, with_report=with_report)
     return Run(out)
@@ -283,41 +265,41 @@ def write_inputs(out: Path, audit: Audit, split: pd.DataFrame) -> None:
     write_whole(out / "split.csv", lambda path: split.to_csv(path, index=False))
 
 
-def export(model: Classifier, images: Images, listener: Listener) -> bytes:
-    """The network as ONNX, checked against torch on some of the images."""
-    listener.stage("export")
-    stored = images.store.images
-    rows = np.unique(np.linspace(0, len(stored) - 1, _PARITY_IMAGES).astype(np.intp))
-    return export_onnx(model, images.preprocessing, stored[rows])
-
-
-def tabulate(assignment: Assignment, logits: NDArray[np.float32]) -> pd.DataFrame:
-    """The table predictions.csv as far as the logit, one row an image, in the manifest's order."""
+def tabulate(assignment: Assignment, learned: Learned) -> pd.DataFrame:
+    """The table predictions.csv as far as the logits, one row an image, in the manifest's order."""
     frame = assignment.manifest.frame
-    return frame[["path", "patient_id", "slide_id", "x", "y"]].assign(
-        split=assignment.splits, label=frame["label"], logit=logits.astype(np.float64)
+    table = frame[["path", "patient_id", "slide_id", "x", "y"]].assign(
+        split=assignment.splits, label=frame["label"], logit=learned.logits
     )
+    return table if learned.field_logits is None else table.assign(**{FIELD_COLUMN: learned.field_logits})
 
 
-def describe_protocol(assignment: Assignment, config: RunConfig) -> dict[str, Any]:
+def describe_protocol(assignment: Assignment, config: RunConfig, *, crossfit: int) -> dict[str, Any]:
     """The `protocol` of metrics.json."""
     stamp = {"stamp": OPTIMISTIC_STAMP} if assignment.protocol == "image" else {}
+    fitted = {"crossfit": crossfit} if crossfit else {}
     return {
         "split": assignment.protocol,
         "split_sha256": assignment.sha256,
         "seed": config.seed,
         **assignment.counts(),
+        **fitted,
         **stamp,
     }
 
 
-def refer(images: Images, predictions: pd.DataFrame) -> Reference:
+def refer(images: Images, predictions: pd.DataFrame, *, everything: bool = False) -> Reference:
     """What the training images and the probabilities of held-out ones look like, for the day new data come.
 
-    In a cross-validation every image was trained on by some network and held out by another.
+    Where networks were trained on different patients, each image was trained on by some and held out by another.
+
+    Args:
+        images: of the job.
+        predictions: of every image.
+        everything: every image was held out by some network.
     """
     splits = predictions["split"].to_numpy(dtype=str)
-    held_out = np.flatnonzero(splits != "train")
+    held_out = np.flatnonzero((splits != "train") | everything)
     train = np.flatnonzero(splits == "train") if (splits == "train").any() else held_out
     patients = known_ids(predictions, "patient_id")
     return build_reference(
@@ -339,24 +321,3 @@ def finish(out: Path, metrics: Mapping[str, Any], images: Images, log: Listener,
 def build_report(run: Path, preprocessing: Preprocessing, *, locate: Callable[[str], str] = str) -> None:
     """The report of the run folder, from its files; `locate` says where the image of a path is read."""
     write_artefacts(run, load_image=lambda path: preprocessing.read(locate(path)))
-
-
-def _fit(config: RunConfig, assignment: Assignment, images: Images, *, out: Path, listener: Listener) -> Fitted:
-    # What `auto` stands for may differ on the machine where a run is resumed.
-    identity = (
-        f"{__version__}{choose_precision(config.train)}{dump_config(config)}{images.data_sha256}{assignment.sha256}"
-    )
-    start = build_start(config, images.preprocessing.shape, listener=listener)
-    identity += start.weights_sha256 or ""
-    labels = assignment.manifest.labels()
-    data = TrainingImages(images.store.images, labels, assignment.rows("train"), assignment.rows("validation"))
-    return fit(
-        start,
-        data,
-        config,
-        images.preprocessing,
-        store=images.store,
-        run=out,
-        fingerprint=hashlib.sha256(identity.encode()).hexdigest(),
-        listener=listener,
-    )

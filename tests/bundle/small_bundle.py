@@ -14,7 +14,7 @@ from torch import nn
 from clearmargin.bundle.export import export_onnx
 from clearmargin.bundle.read import REQUIRED, SUMS
 from clearmargin.bundle.schema import Architecture, Lineage, ModelFile
-from clearmargin.bundle.write import write_bundle
+from clearmargin.bundle.write import Network, write_bundle
 from clearmargin.decision import Abstention, Level, Platt, Pooling
 from clearmargin.images.preprocess import Preprocessing
 from clearmargin.models import build_model
@@ -96,7 +96,7 @@ def every_choice() -> dict[str, Any]:
 def write_invented(folder: Path, **changes: Any) -> Path:
     """A bundle whose weights and network are a few bytes; good enough for reading and verifying."""
     generator = np.random.default_rng(0)
-    write_bundle(folder, model_file(**changes), weights={"weight": torch.arange(20.0)}, onnx=generator.bytes(300))
+    write_bundle(folder, model_file(**changes), Network({"weight": torch.arange(20.0)}, generator.bytes(300)))
     return folder
 
 
@@ -125,7 +125,7 @@ def write_network(folder: Path, model: Classifier, *, name: str, spec: Preproces
     """A bundle of this model."""
     onnx = export_onnx(model, spec, pictures(spec, 2))
     contents = model_file(spec, architecture=name, parameters=count_parameters(model), **changes)
-    write_bundle(folder, contents, weights=model.state_dict(), onnx=onnx)
+    write_bundle(folder, contents, Network(model.state_dict(), onnx))
     return model
 
 

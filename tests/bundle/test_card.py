@@ -6,9 +6,10 @@ import pytest
 from tests.bundle.small_bundle import every_choice, model_file
 
 from clearmargin.bundle.card import model_card
-from clearmargin.bundle.schema import ModelFile
+from clearmargin.bundle.schema import Context, ModelFile, Recalibration
+from clearmargin.context import Grid
 from clearmargin.decision import Abstention, Beta, Isotonic, Level, Platt, Pooling
-from clearmargin.types import INTENDED_USE, OPTIMISTIC_STAMP
+from clearmargin.types import INTENDED_USE, OPTIMISTIC_STAMP, OperatingPoint
 
 
 def test_every_figure_is_that_of_the_test_part() -> None:
@@ -149,6 +150,57 @@ def test_slope_and_intercept_are_told_where_the_bundle_has_them() -> None:
     card = model_card(changed(lineage=model.lineage.model_copy(update={"metrics": metrics})))
     assert "| calibration slope | 0.900 | 0.700 to 1.100 |" in card
     assert "| calibration intercept | not defined: one class | |" in card
+
+
+CONTEXT = Context(
+    grid=Grid(step=50, scale=1.5, networks=2),
+    temperature=0.8765,
+    operating_points={"balanced": OperatingPoint("balanced", "largest balanced accuracy", 0.2468)},
+    operating_point="balanced",
+    conformal=REGION,
+)
+
+
+def test_both_ways_of_deciding_are_told_each_with_its_threshold_and_calibration() -> None:
+    card = model_card(changed(context=CONTEXT))
+    among, alone = card.split("## How it decides an image by itself")
+    assert "the mean of the logits of a patch and of its field" in among
+    assert "a Gaussian of 1.5 steps of 50 pixels" in among
+    assert "at or above 0.2468" in among
+    assert "sigmoid(logit / 0.8765)" in among
+    assert "at or above 0.4321" in alone
+    assert "sigmoid(logit / 1.2345)" in alone
+    assert "*cannot tell* (probabilities from 0.2500 to 0.6250)" in among
+    assert "It never answers *cannot tell*" in alone
+    assert "Figures of the test part, in the context of its slides;" in alone
+    assert "an image by itself has others" in alone
+
+
+def test_the_second_network_is_told_where_context_weighs_it() -> None:
+    made = model_file().architecture.model_copy(update={"field": 5, "thumbnail": 10})
+    assert "one more sees the field of 5×5 patches" in model_card(changed(architecture=made, context=CONTEXT))
+    patch_only = CONTEXT.model_copy(update={"grid": Grid(step=50, scale=1.5)})
+    assert "field" not in model_card(changed(architecture=made, context=patch_only))
+
+
+def test_why_neighbours_do_not_count_is_told_of_slides_only() -> None:
+    told = "Neighbours in the slide do not count: patients left out gain nothing by it"
+    reason = "patients left out gain nothing by it"
+    assert told in model_card(changed(no_context=reason, content="histology"))
+    assert told not in model_card(changed(no_context=reason, content="mammogram"))
+    assert "Neighbours" not in model_card(model_file())
+
+
+def test_cross_fitted_networks_are_told_until_decisions_are_chosen_anew() -> None:
+    lineage = model_file().lineage.model_copy(update={"crossfit": 4})
+    told = "What decides was chosen on train and validation out of fold"
+    card = model_card(changed(lineage=lineage))
+    assert "Cross-fitted: each network was trained without another part of train and validation" in card
+    assert told in card
+    anew = Recalibration(created="2026-01-02", data_sha256="f" * 64, images=80, patients=8)
+    again = model_card(changed(lineage=lineage.model_copy(update={"recalibrated": anew}), context=CONTEXT))
+    assert told not in again
+    assert "in the context of its slides" not in again
 
 
 def changed(**values: object) -> ModelFile:

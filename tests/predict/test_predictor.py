@@ -262,7 +262,7 @@ def test_whole_numbers_beside_missing_ones_stay_whole(predictor: Predictor, imag
     })  # fmt: skip
     assert table["x"].dtype == np.float64
     seen: list[Record] = []
-    predictor.predict_records = lambda source: iter(seen.extend(source) or ())  # type: ignore[method-assign,func-returns-value]
+    predictor.predict_records = lambda source, **_: iter(seen.extend(source) or ())  # type: ignore[method-assign,func-returns-value]
     predictor.predict(table)
     assert seen == [
         Record(str(image_files[0]), patient_id="8863", x=101, y=51),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,19 @@ import pytest
 from numpy.typing import NDArray
 
 from clearmargin.config import dump_config
+from clearmargin.context import Grid
 from clearmargin.decision import Temperature
 from clearmargin.evaluation.assemble import evaluate_predictions
 from clearmargin.evaluation.calibration import choose_calibration
-from clearmargin.evaluation.choices import Choices
+from clearmargin.evaluation.choices import OUT_OF_FOLD, Choices, network_logits
 from clearmargin.evaluation.conformal import fit_abstention
+from clearmargin.evaluation.context import find_cells
 from clearmargin.evaluation.folds import across_folds, spread
 from clearmargin.evaluation.pooling import choose_level
 from clearmargin.evaluation.predictions import write_predictions
 from clearmargin.report.write import write_artefacts, write_report
 from clearmargin.settings import EvaluateSettings, RunConfig, TrainSettings
-from clearmargin.types import LABEL_NAMES, MANIFEST_COLUMNS, SPLITS, OperatingPoint
+from clearmargin.types import FIELD_COLUMN, LABEL_NAMES, MANIFEST_COLUMNS, SPLITS, OperatingPoint
 
 THRESHOLD = 0.31
 TEMPERATURE = 1.25
@@ -69,9 +71,38 @@ def describe(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def choices_of(table: pd.DataFrame, *, coverage: float = 0.8) -> Choices:
-    """What would decide: the fixed temperature and threshold, the rest chosen on the table's validation split."""
-    rows = table[table["split"] == "validation"]
+GRID = Grid(step=25, scale=0.75, networks=2)
+THRESHOLD_ALONE = 0.43
+
+
+def with_places(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with each patient's patches on a lattice of a slide, and the logit of a network that sees the field."""
+    number = table.groupby("patient_id").cumcount()
+    noise = np.random.default_rng(7).normal(0, 1, len(table))
+    places = {"slide_id": table["patient_id"], "x": 25 * (number % 8), "y": 25 * (number // 8)}
+    return table.assign(**places, **{FIELD_COLUMN: table["logit"] + noise})
+
+
+def choices_in_context(table: pd.DataFrame) -> Choices:
+    """What would decide in context, out of fold, and a patch by itself at a threshold of its own."""
+    splits = ("train", "validation")
+    alone = choices_of(table, splits=splits, threshold=THRESHOLD_ALONE)
+    cells = find_cells(table, GRID.step)
+    assert cells is not None
+    logits = GRID.apply(network_logits(table, 2), cells)
+    among = table.assign(logit=logits, probability=1 / (1 + np.exp(-logits / TEMPERATURE)))
+    return replace(choices_of(among, splits=splits), context=GRID, alone=alone).on(OUT_OF_FOLD)
+
+
+def choices_of(
+    table: pd.DataFrame,
+    *,
+    coverage: float = 0.8,
+    splits: Sequence[str] = ("validation",),
+    threshold: float = THRESHOLD,
+) -> Choices:
+    """What would decide: the fixed temperature and threshold, the rest chosen on these splits of the table."""
+    rows = table[table["split"].isin(splits)]
     labels, logits = rows["label"].to_numpy(dtype=np.int64), rows["logit"].to_numpy()
     patients = rows["patient_id"].to_numpy(dtype=object) if rows["patient_id"].notna().all() else None
     calibration = Temperature(temperature=TEMPERATURE)
@@ -79,7 +110,7 @@ def choices_of(table: pd.DataFrame, *, coverage: float = 0.8) -> Choices:
     if len(rows) == 0:
         return Choices(calibration, POINT, "there is no validation split")
     abstention = fit_abstention(
-        labels, logits, patients, coverage=coverage, calibration=calibration, threshold=THRESHOLD
+        labels, logits, patients, coverage=coverage, calibration=calibration, threshold=threshold
     )
     levels = {
         level: choose_level(
@@ -88,13 +119,13 @@ def choices_of(table: pd.DataFrame, *, coverage: float = 0.8) -> Choices:
             rows[f"{level}_id"].to_numpy(dtype=object),
             patients,
             level=level,
-            image_threshold=THRESHOLD,
+            image_threshold=threshold,
             seed=0,
         )
         for level in ("slide", "patient")
         if rows[f"{level}_id"].notna().all() and len(set(labels)) == 2
     }
-    return Choices(calibration, POINT, abstention, levels, how)
+    return Choices(calibration, replace(POINT, threshold=threshold), abstention, levels, how)
 
 
 _EVALUATED: dict[tuple[object, ...], dict[str, Any]] = {}
@@ -116,9 +147,14 @@ class RunBuilder:
     manifest: pd.DataFrame | None = None
     prevalence: float | None = None
     coverage: float = 0.8
+    crossfit: int = 0
+    """So many networks were cross-fitted, and decide in the context of slides; the table then has places."""
     without: Sequence[str] = ()
 
-    def metrics(self, table: pd.DataFrame) -> dict[str, Any]:
+    def choose(self, table: pd.DataFrame) -> Choices:
+        return choices_in_context(table) if self.crossfit else choices_of(table, coverage=self.coverage)
+
+    def metrics(self, table: pd.DataFrame, choices: Choices) -> dict[str, Any]:
         splits = [split for split in SPLITS if (table["split"] == split).any()]
         patients = {split: table.loc[table["split"] == split, "patient_id"].nunique() for split in splits}
         protocol = {
@@ -127,13 +163,14 @@ class RunBuilder:
             "seed": 11,
             "patients": patients if self.with_patients else dict.fromkeys(splits),
             "images": {split: int((table["split"] == split).sum()) for split in splits},
+            **({"crossfit": self.crossfit} if self.crossfit else {}),
         }
         described = "" if self.manifest is None else self.manifest.to_csv()
         key = (table.to_csv(), json.dumps(protocol), self.prevalence, self.coverage, described)
         if key not in _EVALUATED:
             _EVALUATED[key] = evaluate_predictions(
                 table,
-                choices_of(table, coverage=self.coverage),
+                choices,
                 protocol=protocol,
                 settings=EvaluateSettings(resamples=100, prevalence=self.prevalence),
                 seed=0,
@@ -145,14 +182,16 @@ class RunBuilder:
         """The folder, without its report."""
         self.folder.mkdir(parents=True, exist_ok=True)
         table = self.table if self.with_patients else self.table.assign(patient_id=None)
-        choices = choices_of(table, coverage=self.coverage)
+        choices = self.choose(table)
+        if self.crossfit:
+            table = choices.apply(table)
         table = table.assign(decision=choices.decide(table["probability"].to_numpy()))
         write_predictions(table, self.folder / "predictions.csv")
         texts = {
             "split.csv": table[["path", "patient_id", "label", "split"]].to_csv(index=False),
             "history.csv": _HISTORY,
             "config.toml": dump_config(self.config),
-            "metrics.json": json.dumps(_merge(self.metrics(table), self.changes)),
+            "metrics.json": json.dumps(_merge(self.metrics(table, choices), self.changes)),
             "audit.json": json.dumps(self.audit),
             "environment.json": json.dumps(self.environment),
         }
@@ -325,6 +364,16 @@ def full_run(build_run: Callable[..., RunBuilder]) -> Path:
     manifest = describe(table)
     changes = study_blocks(table) | ELSEWHERE
     folder = build_run("full", table=table, manifest=manifest, prevalence=0.01, changes=changes).write()
+    write_artefacts(folder, load_image=_patch, figures=folder / "figures")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def context_run(build_run: Callable[..., RunBuilder]) -> Path:
+    """A run of cross-fitted networks that decide in the context of slides."""
+    build = build_run("in-context", table=with_places(simulate(images_per_patient=24)), crossfit=3)
+    build.environment["model"] |= {"ensemble": 3, "field": 5, "thumbnail": 10}
+    folder = build.write()
     write_artefacts(folder, load_image=_patch, figures=folder / "figures")
     return folder
 

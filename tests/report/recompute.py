@@ -23,8 +23,10 @@ GIVEN = (
     r"folds\.\d+\..*",  # predictions of other networks, which are not in the table
     r"drift\..*",  # pixels of other images
     r"recalibration\..*",  # other data
-    r"abstention\.coverage",  # a setting
-    r"operating_point\.threshold",  # chosen on validation; that the decisions agree with it is tested
+    r"(context\.alone\.)?abstention\.coverage",  # a setting
+    r"(context\.alone\.)?operating_point\.threshold",  # chosen; that the decisions agree with it is tested
+    r"context\.(scale|step)",  # chosen, and a fact of the data; that they made the logits is tested
+    r"protocol\.crossfit",  # a setting
     r"levels\.\w+\.(threshold|pooling\.k)",  # chosen on validation
     r".*at_prevalence\.prevalence",  # a setting
 )
@@ -80,7 +82,7 @@ class Recomputed:
         """The rows a figure rests on, and the figure as a function of them, for a bootstrap."""
         split, _, rest = key.partition(".")
         rows = self.rows(split)
-        if found := re.fullmatch(r"(image|image_at_0\.5|slide|patient)\.(\w+)", rest):
+        if found := re.fullmatch(r"(image|image_alone|image_at_0\.5|slide|patient)\.(\w+)", rest):
             level, name = found.groups()
             return rows, lambda some: figure(name, *self.cases(some, level))
         if found := re.fullmatch(r"abstention\.(\w+)", rest):
@@ -101,6 +103,10 @@ class Recomputed:
 
     def cases(self, rows: pd.DataFrame, level: str) -> tuple[Any, Any, Any]:
         """(labels, probabilities, calls) of images, or of slides or patients pooled as the model says."""
+        if level == "image_alone":
+            threshold = self.stored["context"]["alone"]["operating_point"]["threshold"]
+            alone = rows["probability_alone"].to_numpy()
+            return rows["label"].to_numpy(), alone, alone >= threshold
         if level in ("image", "image_at_0.5"):
             threshold = 0.5 if level.endswith("0.5") else self.threshold
             return rows["label"].to_numpy(), rows["probability"].to_numpy(), rows["probability"].to_numpy() >= threshold
@@ -332,13 +338,25 @@ def _mistakes(run: Recomputed, kind: str) -> int:
     return int(((rows["label"] == label) & (rows["decision"] == decision)).sum())
 
 
-def _region(run: Recomputed) -> tuple[float, float]:
+def _region(run: Recomputed, alone: str | None) -> tuple[float, float]:
     """The stored region, once it is seen to withhold just the images that the table withholds."""
-    low, high = run.stored["abstention"]["low"], run.stored["abstention"]["high"]
-    withheld = run.table["decision"] == "abstain"
-    inside = (run.table["probability"] >= low) & (run.table["probability"] <= high)
+    stored, which = (run.stored["context"]["alone"], "_alone") if alone else (run.stored, "")
+    low, high = stored["abstention"]["low"], stored["abstention"]["high"]
+    withheld = run.table[f"decision{which}"] == "abstain"
+    inside = (run.table[f"probability{which}"] >= low) & (run.table[f"probability{which}"] <= high)
     assert (withheld == inside).all()
     return low, high
+
+
+def _units(run: Recomputed, alone: str | None) -> int:
+    """Patients of the splits that decisions were chosen on."""
+    chosen = ["train", "validation"] if "crossfit" in run.stored["protocol"] else ["validation"]
+    return int(run.table.loc[run.table["split"].isin(chosen), "patient_id"].nunique())
+
+
+def _field(run: Recomputed) -> str:
+    field = json.loads((run.folder / "environment.json").read_text(encoding="utf-8"))["model"]["field"]
+    return f"{field} × {field}"
 
 
 def _classification_report(run: Recomputed, split: str) -> str:
@@ -356,7 +374,8 @@ _FIGURE = (
     r"(?P<name>auroc|auprc|sensitivity|specificity|balanced_accuracy|ppv|npv|f1|accuracy|brier|ece|loss"
     r"|calibration_slope|calibration_intercept)"
 )
-_LEVEL = r"(?P<level>image|image_at_0\.5|slide|patient)"
+_LEVEL = r"(?P<level>image|image_alone|image_at_0\.5|slide|patient)"
+_ALONE = r"(?P<alone>context\.alone\.)?"
 RULES: tuple[tuple[str, Callable[..., Any]], ...] = (
     (rf"{_SPLIT}\.{_LEVEL}\.{_FIGURE}\.value", _of_level),
     (rf"{_SPLIT}\.{_LEVEL}\.n_(?P<what>images|patients|cases)", _count),
@@ -385,8 +404,9 @@ RULES: tuple[tuple[str, Callable[..., Any]], ...] = (
         r"predictions\.(?P<path>.*)\.probability",
         lambda run, path: float(run.table.set_index("path").loc[path, "probability"]),
     ),
-    (r"abstention\.region", _region),
-    (r"abstention\.n_units", lambda run: int(run.rows("validation")["patient_id"].nunique())),
+    (rf"{_ALONE}abstention\.region", _region),
+    (rf"{_ALONE}abstention\.n_units", _units),
+    (r"model\.field", _field),
     (
         r"(?P<key>.*(?:\.note|\.reason|\.text|_note|\.not_applicable|\.not_attainable|groups\.\d+\.value))",
         _text,

@@ -44,7 +44,7 @@ def worst(build_run: Callable[..., Any], load_image: Callable[[str], NDArray[np.
     return folder
 
 
-@pytest.mark.parametrize("which", ["run", "worst"])
+@pytest.mark.parametrize("which", ["run", "context_run", "worst"])
 @pytest.mark.parametrize(("width", "scheme"), [(320, "light"), (320, "dark"), (768, "light"), (1280, "dark")])
 def test_the_page_fits_asks_for_nothing_and_does_not_complain(
     which: str, width: int, scheme: str, browser: Browser, request: pytest.FixtureRequest

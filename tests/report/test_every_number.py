@@ -139,6 +139,7 @@ def given_numbers(run: Recomputed) -> set[float]:
         given |= {seconds, *map(float, divmod(round(seconds), 60))}
     stored = run.stored
     given |= set(leaves([stored["operating_point"], stored["protocol"], stored["interval"]["resamples"]]))
+    given |= set(leaves(stored.get("context", {})))
     given |= set(
         leaves([stored["calibration"]["temperature"], stored["abstention"], stored.get("seeds", {}).get("seeds", [])])
     )
@@ -164,7 +165,7 @@ def is_one_of(token: str, given: set[float]) -> bool:
     return any(abs(value - shown) <= 0.5000001 * 10.0 ** -len(token.partition(".")[2]) for value in given)
 
 
-@pytest.fixture(scope="module", params=["run", "full_run"])
+@pytest.fixture(scope="module", params=["run", "full_run", "context_run"])
 def folder(request: pytest.FixtureRequest) -> Path:
     return Path(request.getfixturevalue(request.param))
 
@@ -201,6 +202,24 @@ def test_the_temperature_is_the_one_that_made_the_probabilities(recomputed: Reco
     calibration = recomputed.stored["calibration"]
     expected = 1 / (1 + np.exp(-recomputed.table["logit"] / calibration["temperature"]))
     assert np.abs(expected - recomputed.table["probability"]).max() < 1e-12
+
+
+def test_the_context_is_the_one_that_made_the_logits(context_run: Path) -> None:
+    again = recompute(context_run)
+    context = again.stored["context"]
+    table = again.table.assign(both=(again.table["logit_alone"] + again.table["logit_field"]) / 2)
+    for _, own in table.groupby("slide_id"):
+        places = own[["x", "y"]].to_numpy() / context["step"]
+        apart = np.linalg.norm(places[:, None] - places[None, :], axis=2)
+        weights = np.exp(-0.5 * (apart / context["scale"]) ** 2)
+        assert np.abs(weights @ own["both"] / weights.sum(axis=1) - own["logit"]).max() < 1e-9
+
+
+def test_the_threshold_of_a_patch_by_itself_is_the_one_that_decided(context_run: Path) -> None:
+    again = recompute(context_run)
+    threshold = again.stored["context"]["alone"]["operating_point"]["threshold"]
+    table = again.table[again.table["decision_alone"] != "abstain"]
+    assert ((table["decision_alone"] == "malignant") == (table["probability_alone"] >= threshold)).all()
 
 
 INTERVALS = [
@@ -345,7 +364,10 @@ def test_the_table_for_latex_holds_the_headline(folder: Path, recomputed: Recomp
     text = path.read_text(encoding="utf-8")
     rows = [line.removesuffix(r" \\").split(" & ") for line in text.splitlines() if line.endswith(r"\\")][1:]
     assert [row[0] for row in rows] == list(NAMES)
-    for label, value, interval in rows:
+    for label, value, interval, *alone in rows:
+        if alone:
+            key = f"test.image_alone.{NAMES[label]}"
+            assert shows(alone[0].replace("---", "—"), recomputed.value(f"{key}.value"))
         key = f"test.image.{NAMES[label]}"
         assert shows(value, recomputed.value(f"{key}.value"))
         assert shows(interval.replace("--", "–").replace(r"\textgreater{}", ">"), recomputed.lookup(f"{key}.ci"))

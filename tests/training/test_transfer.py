@@ -32,7 +32,7 @@ from clearmargin.predict.session import Session
 from clearmargin.settings import RunConfig, TransferSettings
 from clearmargin.training import features
 from clearmargin.training.features import TrainingFeatures, load_features, turn
-from clearmargin.training.transfer import build_start, check_pretrained, find_weights
+from clearmargin.training.transfer import check_pretrained, find_weights, hash_weights
 from clearmargin.training.unfreezing import freeze, frozen_stages, parameter_groups
 
 
@@ -222,8 +222,8 @@ def test_frozen_random_features_are_refused_and_a_random_start_is_said() -> None
         check_pretrained(load_recipe("transfer", {"transfer.mode": "finetune"}))
     check_pretrained(load_recipe("transfer", {"transfer.mode": "finetune", "transfer.frozen_epochs": 0}))
     heard = Heard()
-    start = build_start(load_recipe("transfer", {"transfer.mode": "none"}), (32, 32, 3), listener=heard)
-    assert start.weights_sha256 is None
+    assert hash_weights(load_recipe("transfer", {"transfer.mode": "none"}).model, listener=heard) is None
+    assert hash_weights(load_recipe("default").model, listener=heard) is None
     assert len(heard.notes) == 1
     assert "starts from random weights" in heard.notes[0]
 
@@ -234,6 +234,7 @@ def test_frozen_random_features_are_refused_and_a_random_start_is_said() -> None
         ({"model.name": "residual"}, r"'residual' is not pretrained"),
         ({"images.std": 0.5}, r"normalises images itself; set images\.mean=0"),
         ({"augment.stain": 0.1}, r"cannot be augmented.*transfer\.views=8"),
+        ({"model.field": 5}, r"'squeezenet' sees whole images, .*; set model\.field=0"),
     ],
 )
 def test_settings_that_contradict_each_other_are_one_line(changes: dict[str, Any], message: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from clearmargin.bundle.schema import Lineage, ModelFile
+from clearmargin.bundle.schema import Context, Decisions, Lineage, ModelFile
 from clearmargin.decision import Beta, Calibration, Level, Platt, Temperature
 from clearmargin.types import LEVELS, OperatingPoint
 
@@ -35,13 +35,13 @@ _CONTENT = {
 _POOLING = {
     "mean": "the mean probability of its images",
     "noisy_or": "one minus the product of its images' probabilities of benign",
-    "learned": "a weighting of the mean and of the highest tenth of its images, fitted on validation",
+    "learned": "a weighting of the mean and of the highest tenth of its images, fitted where its threshold was chosen",
 }
 
 
 def model_card(model: ModelFile) -> str:
     """The card as Markdown."""
-    spec, lineage, point = model.preprocessing, model.lineage, model.decision_point
+    spec, lineage = model.preprocessing, model.lineage
     stamp = (
         f"\n> **{lineage.stamp}**: patients may be on both sides of the split; expect less on new patients.\n"
         if lineage.stamp
@@ -60,14 +60,9 @@ def model_card(model: ModelFile) -> str:
 - Input: {size}; others are fitted by `{spec.fit}` (padding {spec.padding}, interpolation {spec.interpolation}),
   and 16-bit values are scaled by the range of their container
 - Made for: {_CONTENT[model.content]}
-- Output: the logit of *malignant*; probability = {_calibration(model.calibrated_by)}
+- Output: the logit of *malignant*
 
-## How it decides
-
-- Malignant when the probability is at or above {point.threshold:.4f}, otherwise benign
-- Operating point: `{point.name}`, {point.rule}{_achieved(point)}
-- {_abstention(model)}
-{_levels(model)}
+{_deciding(model)}
 
 ## The evidence
 
@@ -79,8 +74,8 @@ def model_card(model: ModelFile) -> str:
 
 - The figures hold for patients, scanners and stains like those of the training data, and for images prepared alike.
 - PPV and NPV hold where as many images are malignant as there.
-- {_refusal(model)}
-- A probability of one image says nothing about the whole breast.
+- {_refusal(model.context or model)}
+{_context_limit(model)}- A probability of one image says nothing about the whole breast.
 
 ## Lineage
 
@@ -92,10 +87,60 @@ def model_card(model: ModelFile) -> str:
 
 
 def _architecture(model: ModelFile) -> str:
-    name, parameters, networks = model.architecture.name, model.architecture.parameters, model.architecture.ensemble
+    made, networks = model.architecture, model.architecture.ensemble
+    text = f"`{made.name}`, {made.parameters:,} parameters"
     if networks > 1:
-        return f"the mean logit of {networks} networks `{name}`, {parameters:,} parameters in all"
-    return f"`{name}`, {parameters:,} parameters"
+        text = f"the mean logit of {networks} networks {text} in all"
+    if model.context is not None and model.context.grid.networks == 2:
+        who = f"{networks} more see" if networks > 1 else "one more sees"
+        text += (
+            f"; {who} the field of {made.field}×{made.field} patches around each, reduced to thumbnails of "
+            f"{made.thumbnail} pixels"
+        )
+    if model.lineage.crossfit:
+        text += "\n- Cross-fitted: each network was trained without another part of train and validation"
+    return text
+
+
+def _deciding(model: ModelFile) -> str:
+    """How it decides: in context and an image by itself, or the latter alone."""
+    if model.context is None:
+        why = f"\n- Neighbours in the slide do not count: {model.no_context}" if _is_about_slides(model) else ""
+        return f"## How it decides\n\n{_decisions(model, model)}{why}"
+    return f"""## How it decides in the context of a slide
+
+Where the places of a slide's patches are known:
+
+- {_grid(model.context)}
+{_decisions(model, model.context)}
+
+## How it decides an image by itself
+
+Where they are not known, or with `predict --no-context`:
+
+{_decisions(model, model)}"""
+
+
+def _is_about_slides(model: ModelFile) -> bool:
+    return model.no_context is not None and model.content in (None, "histology")
+
+
+def _grid(context: Context) -> str:
+    grid = context.grid
+    mean = "the mean of the logits of a patch and of its field" if grid.networks == 2 else "the logit"
+    return (
+        f"Its logit in context is {mean}, averaged over the slide by a Gaussian of {grid.scale:g} steps of "
+        f"{grid.step:,} pixels; only patches that are there count"
+    )
+
+
+def _decisions(model: ModelFile, decisions: Decisions) -> str:
+    point = decisions.decision_point
+    return f"""- Probability = {_calibration(decisions.calibrated_by)}
+- Malignant when the probability is at or above {point.threshold:.4f}, otherwise benign
+- Operating point: `{point.name}`, {point.rule}{_achieved(point)}
+- {_abstention(decisions, split=model.lineage.split)}
+{_levels(decisions)}"""
 
 
 def _pretrained(lineage: Lineage) -> str:
@@ -123,15 +168,15 @@ def _achieved(point: OperatingPoint) -> str:
     return f"; on {point.chosen_on}, where it was chosen: {figures}" if figures else ""
 
 
-def _abstention(model: ModelFile) -> str:
-    region = model.conformal
+def _abstention(decisions: Decisions, *, split: str) -> str:
+    region = decisions.conformal
     if region is None:
-        return f"It never answers *cannot tell*: {model.no_abstention or 'no region of abstention was fitted'}"
+        return f"It never answers *cannot tell*: {decisions.no_abstention or 'no region of abstention was fitted'}"
     promise = (
         f"promised coverage {region.coverage:g}: for a new {region.unit} like the {region.n_units:,} that it was "
         "fitted on, at least that share of the images is answered rightly or withheld, on average"
     )
-    if model.lineage.split == "image":
+    if split == "image":
         promise += "; nothing is promised for a new patient, since images were split without regard to patients"
     if region.between is None:
         return f"Answers benign or malignant, since the promise holds without *cannot tell*; {promise}"
@@ -139,13 +184,13 @@ def _abstention(model: ModelFile) -> str:
     return f"Answers benign, malignant or *cannot tell* (probabilities from {low:.4f} to {high:.4f}); {promise}"
 
 
-def _levels(model: ModelFile) -> str:
+def _levels(decisions: Decisions) -> str:
     lines = []
     for name in LEVELS:
-        if name in model.levels:
-            lines.append(f"- A {name}: {_level(model.levels[name])}")
-        elif name in model.no_levels:
-            lines.append(f"- A {name} is not decided: {model.no_levels[name]}")
+        if name in decisions.levels:
+            lines.append(f"- A {name}: {_level(decisions.levels[name])}")
+        elif name in decisions.no_levels:
+            lines.append(f"- A {name} is not decided: {decisions.no_levels[name]}")
     return "\n".join(lines) or "- It decides images, not slides or patients"
 
 
@@ -169,15 +214,34 @@ def _evaluated(model: ModelFile) -> str:
         how = (
             f"Split by **{lineage.split}** into {lineage.folds} folds. The mean of the networks, which this bundle is, "
             "has been tested on nobody, and what it decides by was chosen on logits of single networks: expect "
-            "probabilities that are a little too timid. Figures of each network on its own test fold;"
+            f"probabilities that are a little too timid. Figures of each network on its own test fold{_among(model)};"
         )
     else:
-        how = f"Split by **{lineage.split}**. Figures of the test part;"
+        how = f"Split by **{lineage.split}**. Figures of the test part{_among(model)};"
+    if lineage.crossfit and anew is None:
+        how = (
+            "What decides was chosen on train and validation out of fold, by single networks on those that each had "
+            f"not seen; the mean of the networks was judged on test. {how}"
+        )
     return before + how
 
 
-def _refusal(model: ModelFile) -> str:
-    if model.conformal is None:
+def _among(model: ModelFile) -> str:
+    """That the figures are those in context; before decisions were chosen anew, it is not known."""
+    return ", in the context of its slides" if model.context is not None and model.lineage.recalibrated is None else ""
+
+
+def _context_limit(model: ModelFile) -> str:
+    if model.context is None:
+        return ""
+    return (
+        "- The figures are those in context: an image by itself has others, and so have slides whose patches lie "
+        "farther apart or closer.\n"
+    )
+
+
+def _refusal(decisions: Decisions) -> str:
+    if decisions.conformal is None:
         return 'The model does not say "I cannot tell" and refuses no image for its look: check what goes in.'
     return "It refuses no image for its look, and *cannot tell* is no guard against images of another kind."
 

@@ -12,6 +12,8 @@ from clearmargin.bundle.schema import ModelFile, parse_model_file
 from clearmargin.errors import BundleError
 
 REQUIRED = ("model.json", "weights.safetensors", "model.onnx", "MODEL_CARD.md")
+FIELD = ("context.onnx", "context.safetensors")
+"""The network that sees the field of patches around each, where a bundle has one."""
 SUMS = "SHA256SUMS"
 _MAX_BYTES = 4 * 2**30
 _MAX_SUMS_BYTES = 2**16
@@ -63,7 +65,10 @@ def read_bundle(path: Path | str) -> Bundle:
     folder = find_bundle(path)
     sums = _read_sums(folder)
     contents = {name: _read_verified(folder, name, sums) for name in sums}
-    return Bundle(folder, sums, parse_model_file(contents["model.json"], str(folder / "model.json")))
+    model = parse_model_file(contents["model.json"], str(folder / "model.json"))
+    if model.architecture.field is not None and (lost := [name for name in FIELD if name not in sums]):
+        raise BundleError(f"{folder}: has no {' and no '.join(lost)}, which model.json names. Copy the bundle anew.")
+    return Bundle(folder, sums, model)
 
 
 def _read_sums(folder: Path) -> dict[str, str]:
@@ -75,7 +80,7 @@ def _read_sums(folder: Path) -> dict[str, str]:
     # Not splitlines: a byte that it takes for a line's end would be a change that nobody notices.
     for line in text.removesuffix("\n").split("\n"):
         found = _SUMS_LINE.fullmatch(line)
-        if found is None or found[2] not in REQUIRED or found[2] in sums:
+        if found is None or found[2] not in (*REQUIRED, *FIELD) or found[2] in sums:
             raise BundleError(f"{path}: the line {line[:100]!r} is not one of a bundle. Make the bundle anew.")
         sums[found[2]] = found[1]
     missing = [name for name in REQUIRED if name not in sums]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from clearmargin.context import Grid
 from clearmargin.decision import Abstention, Beta, Calibration, Isotonic, Level, Platt, Temperature, decide
 from clearmargin.errors import BundleError
 from clearmargin.images.preprocess import Preprocessing
@@ -34,6 +35,18 @@ class Architecture(_Part):
     """Of squeezenet and timm: the longer side to which the network enlarges images."""
     arguments: dict[str, bool | int | float | str] = {}
     """Of timm: what its constructor took besides."""
+    field: Annotated[int, Field(ge=3, le=15)] | None = None
+    """Patches a side of the field that further networks see, as many of the same name; None where there are none."""
+    thumbnail: Annotated[int, Field(ge=4, le=64)] | None = None
+    """Pixels a side to which each patch of a field is reduced."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if (self.field is None) != (self.thumbnail is None):
+            raise ValueError("architecture: field and thumbnail belong together")
+        if self.field is not None and self.field % 2 == 0:
+            raise ValueError("architecture: a field has an odd number of patches a side, with its own in the middle")
+        return self
 
 
 class Recalibration(_Part):
@@ -55,6 +68,8 @@ class Lineage(_Part):
     split: Literal["patient", "image", "official"]
     folds: Annotated[int, Field(ge=0)] = 0
     """Of a cross-validation: the figures are those of its networks, each on the fold that it has not seen."""
+    crossfit: Annotated[int, Field(ge=0)] = 0
+    """Networks that were trained on different patients of train and validation; decisions are chosen out of fold."""
     stamp: str | None = None
     """Says so when the figures are optimistic."""
     data_sha256: str
@@ -69,21 +84,15 @@ class Lineage(_Part):
     """On what the decisions were chosen anew, if they were; `metrics` are then those from before."""
 
 
-class ModelFile(_Part):
-    """model.json. `operating_point` names the one of `operating_points` that decides."""
+class Decisions(_Part):
+    """From a logit to a decision. `operating_point` names the one of `operating_points` that decides."""
 
-    schema_version: Annotated[Literal[1], Field(alias="schema")] = 1
-    architecture: Architecture
-    preprocessing: Preprocessing
-    labels: tuple[str, str] = LABEL_NAMES
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     """1 where another method calibrates."""
     calibration: Annotated[Platt | Beta | Isotonic, Field(discriminator="method")] | None = None
     """The method, where it is not the temperature."""
     operating_points: dict[str, OperatingPoint]
     operating_point: str
-    content: Content | None = None
-    """What the training images show; None where their source does not know."""
     conformal: Abstention | None = None
     """Where the decision is withheld; None where every decision is benign or malignant."""
     no_abstention: str | None = None
@@ -92,21 +101,11 @@ class ModelFile(_Part):
     """How slides and patients are decided, where they have one label each."""
     no_levels: dict[LevelName, str] = {}
     """Why a level is not among them."""
-    reference: Reference | None = None
-    """What the training images look like, to tell when others do not."""
-    input_gate: None = None
-    """Statistics of the training images; none are kept yet, so no input is refused for its look."""
-    lineage: Lineage
-    intended_use: str = INTENDED_USE
-
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
     @model_validator(mode="after")
-    def _consistent(self) -> ModelFile:
+    def _consistent(self) -> Self:
         if self.operating_point not in self.operating_points:
             raise ValueError(f"operating_point '{self.operating_point}' is not one of operating_points")
-        if self.labels != LABEL_NAMES:
-            raise ValueError(f"labels must be {LABEL_NAMES}")
         if self.calibration is not None and self.temperature != 1:
             raise ValueError("temperature must be 1 where another method calibrates")
         if not all(0 < point.threshold <= 1 for point in self.operating_points.values()):
@@ -127,6 +126,44 @@ class ModelFile(_Part):
         """`benign`, `malignant` or `abstain` for each calibrated probability (N,), as this model decides."""
         between = self.conformal.between if self.conformal else None
         return decide(probabilities, self.decision_point.threshold, abstain_between=between)
+
+
+class Context(Decisions):
+    """How a patch is decided among its neighbours: the grid that weighs them, and the decisions on that logit."""
+
+    kind: Literal["grid"] = "grid"
+    grid: Grid
+
+
+class ModelFile(Decisions):
+    """model.json: the network, how an image is decided by itself, and in `context` how among its neighbours."""
+
+    schema_version: Annotated[Literal[1], Field(alias="schema")] = 1
+    architecture: Architecture
+    preprocessing: Preprocessing
+    labels: tuple[str, str] = LABEL_NAMES
+    content: Content | None = None
+    """What the training images show; None where their source does not know."""
+    context: Context | None = None
+    """Decides wherever the places of a slide's patches are known; None where neighbours do not count."""
+    no_context: str | None = None
+    """Why `context` is None."""
+    reference: Reference | None = None
+    """What the training images look like, to tell when others do not."""
+    input_gate: None = None
+    """Statistics of the training images; none are kept yet, so no input is refused for its look."""
+    lineage: Lineage
+    intended_use: str = INTENDED_USE
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    @model_validator(mode="after")
+    def _ours(self) -> Self:
+        if self.labels != LABEL_NAMES:
+            raise ValueError(f"labels must be {LABEL_NAMES}")
+        if self.context is not None and self.context.grid.networks == 2 and self.architecture.field is None:
+            raise ValueError("context weighs a network that the architecture does not have")
+        return self
 
     def to_json(self) -> str:
         """The text of model.json."""

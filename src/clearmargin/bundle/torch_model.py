@@ -5,7 +5,7 @@ from __future__ import annotations
 import safetensors.torch
 from safetensors import SafetensorError
 
-from clearmargin.bundle.read import Bundle
+from clearmargin.bundle.read import FIELD, Bundle
 from clearmargin.errors import BundleError, MissingExtra, UsageError
 from clearmargin.models import build_model
 from clearmargin.models.backbones import BackboneOptions
@@ -13,19 +13,23 @@ from clearmargin.models.contract import Classifier
 from clearmargin.models.ensemble import Ensemble
 
 
-def load_torch_model(bundle: Bundle) -> Classifier:
+def load_torch_model(bundle: Bundle, *, field: bool = False) -> Classifier:
     """The model in evaluation mode on the CPU, with the weights of the bundle.
+
+    Args:
+        bundle: verified.
+        field: the networks that see the field around a patch, instead of those that see the image.
 
     Raises:
         BundleError: model.json names an architecture that this version has not, or the weights do not fit it.
     """
-    architecture = bundle.model.architecture
+    architecture, shape = bundle.model.architecture, bundle.model.preprocessing.shape
+    if field:
+        size = (architecture.field or 0) * (architecture.thumbnail or 0)
+        shape = (size, size, shape[2])
     try:
         options = BackboneOptions(architecture.head, architecture.input_px, architecture.arguments)
-        networks = [
-            build_model(architecture.name, bundle.model.preprocessing.shape, options=options)
-            for _ in range(architecture.ensemble)
-        ]
+        networks = [build_model(architecture.name, shape, options=options) for _ in range(architecture.ensemble)]
     except MissingExtra as error:
         raise BundleError(f"{bundle.folder}: {error}") from None
     except UsageError as error:
@@ -34,7 +38,7 @@ def load_torch_model(bundle: Bundle) -> Classifier:
         ) from None
     model = networks[0] if len(networks) == 1 else Ensemble(networks)
     try:
-        model.load_state_dict(safetensors.torch.load(bundle.read("weights.safetensors")))
+        model.load_state_dict(safetensors.torch.load(bundle.read(FIELD[1] if field else "weights.safetensors")))
     except (RuntimeError, SafetensorError) as error:
         text = " ".join(str(error).split())[:300]
         raise BundleError(

@@ -5,52 +5,72 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors.torch import save
 from torch import Tensor
 
 from clearmargin.bundle.card import model_card
-from clearmargin.bundle.read import REQUIRED, SUMS, Bundle
+from clearmargin.bundle.read import FIELD, SUMS, Bundle
 from clearmargin.bundle.schema import ModelFile
 from clearmargin.errors import UsageError
 from clearmargin.files import disk_errors, make_folder, partial_path
 
 
-def write_bundle(folder: Path, model_file: ModelFile, *, weights: Mapping[str, Tensor], onnx: bytes) -> None:
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A trained network as it is kept: its tensors, and the ONNX file that computes the same."""
+
+    weights: Mapping[str, Tensor]
+    onnx: bytes
+
+    def safetensors(self) -> bytes:
+        """The tensors as a file."""
+        return save({name: tensor.detach().cpu().contiguous() for name, tensor in self.weights.items()})
+
+
+def write_bundle(folder: Path, model_file: ModelFile, network: Network, *, field: Network | None = None) -> None:
     """Writes the bundle; one that is there already is replaced.
+
+    Args:
+        folder: of the bundle.
+        model_file: model.json.
+        network: that sees one image.
+        field: that sees the field of patches around each, where the architecture has one.
 
     Raises:
         UsageError: something else is at `folder`.
     """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    _write_files(folder, model_file, weights=save(tensors), onnx=onnx)
+    contents = {"weights.safetensors": network.safetensors(), "model.onnx": network.onnx}
+    if field is not None:
+        contents |= dict(zip(FIELD, (field.onnx, field.safetensors()), strict=True))
+    _write_files(folder, model_file, contents)
 
 
 def rewrite_bundle(bundle: Bundle, folder: Path, model_file: ModelFile | None = None) -> None:
-    """Writes a bundle with the same network into another folder, under another model.json if one is given.
+    """Writes a bundle with the same networks into another folder, under another model.json if one is given.
 
     Raises:
         UsageError: something else than a bundle is at `folder`.
     """
-    weights, onnx = bundle.read("weights.safetensors"), bundle.read("model.onnx")
-    _write_files(folder, model_file or bundle.model, weights=weights, onnx=onnx)
+    networks = ("weights.safetensors", "model.onnx", *(name for name in FIELD if name in bundle.sums))
+    _write_files(folder, model_file or bundle.model, {name: bundle.read(name) for name in networks})
 
 
-def _write_files(folder: Path, model_file: ModelFile, *, weights: bytes, onnx: bytes) -> None:
+def _write_files(folder: Path, model_file: ModelFile, networks: Mapping[str, bytes]) -> None:
     _check_replaceable(folder)
     contents = {
         "model.json": model_file.to_json().encode(),
-        "weights.safetensors": weights,
-        "model.onnx": onnx,
+        **networks,
         "MODEL_CARD.md": model_card(model_file).encode(),
     }
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    for name in REQUIRED:
-        (partial / name).write_bytes(contents[name])
-    sums = [f"{hashlib.sha256(contents[name]).hexdigest()}  {name}\n" for name in REQUIRED]
+    for name, content in contents.items():
+        (partial / name).write_bytes(content)
+    sums = [f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in contents.items()]
     (partial / SUMS).write_text("".join(sums), encoding="utf-8")
     old = folder.with_name(f"{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)

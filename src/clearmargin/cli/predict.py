@@ -18,7 +18,7 @@ from clearmargin.cli.options import Frame
 from clearmargin.errors import counted, one_line
 
 if TYPE_CHECKING:
-    from clearmargin.bundle.schema import ModelFile
+    from clearmargin.bundle.schema import Decisions
     from clearmargin.types import PooledPrediction, Prediction, Record
 
 
@@ -40,6 +40,10 @@ def predict(
         Literal["image", "slide", "patient"], typer.Option(help="What is decided: each image, slide or patient.")
     ] = "image",
     frame: Frame = None,
+    context: Annotated[
+        bool,
+        typer.Option("--context/--no-context", help="Neighbours of a patch count, where places are known."),
+    ] = True,
 ) -> None:
     """Decide on images with a trained bundle; exit code 5 when every input was refused."""
     from clearmargin.errors import AllRefused
@@ -50,13 +54,14 @@ def predict(
         print(f"Note: this model's figures come from an {predictor.bundle.model.lineage.stamp}.", file=sys.stderr)
     if predictor.bundle.model.content == "lesion":
         print(f"Note: {_CROPS_ONLY}", file=sys.stderr)
-    total, refused = 0, 0
+    total, refused, in_context = 0, 0, 0
 
     def watched() -> Iterator[Prediction]:
-        nonlocal total, refused
-        for prediction in predictor.predict_records(find_records(paths, frame=frame)):
+        nonlocal total, refused, in_context
+        for prediction in predictor.predict_records(find_records(paths, frame=frame), context=context):
             total += 1
             refused += prediction.decision == "refused"
+            in_context += prediction.in_context
             yield prediction
 
     if level == "image":
@@ -64,7 +69,14 @@ def predict(
     else:
         _write_pooled(predictor.pool(watched(), level), output)
     if output == "table":
-        print(_rule(predictor.bundle.model, level), file=sys.stderr)
+        model = predictor.bundle.model
+        if model.context is not None and in_context:
+            print(
+                f"In the context of their slides, {in_context:,} of {total:,} images: {_rule(model.context, level)}",
+                file=sys.stderr,
+            )
+        if in_context < total - refused or total == refused:
+            print(_rule(model, level), file=sys.stderr)
     if refused:
         were = "was" if refused == 1 else "were"
         print(f"{refused:,} of {total:,} images {were} refused, each with its reason.", file=sys.stderr)
@@ -72,7 +84,7 @@ def predict(
         raise AllRefused(f"every input was refused ({total:,} in all); see the reasons above.")
 
 
-def _rule(model: ModelFile, level: Literal["image", "slide", "patient"]) -> str:
+def _rule(model: Decisions, level: Literal["image", "slide", "patient"]) -> str:
     """How the decisions above were made, one line."""
     if level != "image":
         rule = model.levels[level]

@@ -24,6 +24,7 @@ from clearmargin.errors import DataError, SplitError, UsageError
 from clearmargin.types import LABEL_NAMES, SPLITS, Protocol
 
 SPLIT_COLUMNS = ("path", "patient_id", "label", "split")
+_FEWEST_PARTS = 3
 _WIDEST = f"<U{max(map(len, SPLITS))}"
 
 
@@ -196,6 +197,31 @@ def fold_manifest(manifest: Manifest, folds: int, *, by: By = "patient", seed: i
         if len(set(labels[tested])) < len(LABEL_NAMES):
             raise SplitError(f"fold {fold} of {folds} has one class only. Give fewer --folds, or try another --seed.")
     return result
+
+
+def crossfit_folds(assignment: Assignment, folds: int, *, by: By, seed: int) -> NDArray[np.intp] | None:
+    """(N,) the part, from 0, of each image of train and validation that one of `folds` networks does not see; test: -1.
+
+    Where there are too few patients for so many parts with both classes in each, there are fewer; None where not even
+    three can be made, or as many as are wanted: each network would see too little.
+
+    Args:
+        assignment: of the whole manifest.
+        folds: how many parts are wanted.
+        by: what stays together.
+        seed: the same seed gives the same parts.
+    """
+    inside = assignment.splits != "test"
+    known = assignment.manifest.keep(inside)
+    for fewer in range(folds, min(folds, _FEWEST_PARTS) - 1, -1):
+        try:
+            parts = fold_manifest(known, fewer, by=by, seed=seed)
+        except SplitError:
+            continue
+        result = np.full(len(inside), -1, dtype=np.intp)
+        result[inside] = parts
+        return result
+    return None
 
 
 def read_split(path: Path, manifest: Manifest, *, by: By = "patient") -> Assignment:

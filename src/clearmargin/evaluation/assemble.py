@@ -20,7 +20,7 @@ from clearmargin.decision import Level, pool_mean
 from clearmargin.errors import DataError
 from clearmargin.evaluation import metrics
 from clearmargin.evaluation.bootstrap import LEVEL
-from clearmargin.evaluation.choices import Choices, known_ids, level_ids, point_arguments
+from clearmargin.evaluation.choices import CHOSEN_ON, Choices, known_ids, level_ids, point_arguments
 from clearmargin.evaluation.classification_report import classification_report
 from clearmargin.evaluation.figures import Cases, Resampling, Values, describe_figures
 from clearmargin.evaluation.headline import describe_headline
@@ -29,7 +29,7 @@ from clearmargin.evaluation.operating_point import resampled_thresholds
 from clearmargin.evaluation.predictions import check_predictions
 from clearmargin.evaluation.reliability import calibration_slope_intercept
 from clearmargin.settings import EvaluateSettings
-from clearmargin.types import LEVELS, SPLITS, LevelName, Listener
+from clearmargin.types import ALONE_COLUMNS, LEVELS, SPLITS, LevelName, Listener
 
 SCHEMA = 1
 NAIVE_THRESHOLD = 0.5
@@ -52,9 +52,10 @@ def evaluate_predictions(
     """The contents of metrics.json for a predictions table; the order of its rows does not matter.
 
     Each split that has rows is a key, with `interval` (what was resampled there, and a note where its
-    intervals are not to be trusted), `image`, `slide`, `patient`, `image_at_0.5` and `classification_report`; the
-    headline split has further blocks, see `headline.py`. An abstention counts by its probability: the figures of
-    these blocks describe the model with no decision withheld.
+    intervals are not to be trusted), `image`, `slide`, `patient`, `image_at_0.5` and `classification_report`, and in
+    context `image_alone`: the figures of each patch by itself, at a threshold of its own. The headline split has
+    further blocks, see `headline.py`. An abstention counts by its probability: the figures of these blocks describe
+    the model with no decision withheld.
 
     Args:
         frame: a table that `check_predictions` accepts.
@@ -76,16 +77,27 @@ def evaluate_predictions(
     parts = by_fold if by_fold is not None else {0: choices}
     if by_fold is None:
         table["fold"] = 0
+    in_context = ALONE_COLUMNS[0] in table
+    if not in_context:  # where an image has no place on its slide, each was decided by itself
+        parts = {fold: part.alone or part for fold, part in parts.items()}
+        choices = choices.alone or choices
     table["threshold"] = table["fold"].map({fold: part.point.threshold for fold, part in parts.items()})
     _check_decisions(table)
+    alone = _decided_alone(table, parts) if in_context else None
     present = [split for split in SPLITS if (table["split"] == split).any()]
     resampling = Resampling(settings.resamples, seed)
     listener.stage("evaluate")
     splits: Values = {}
     for done, split in enumerate(present, start=1):
         rows = table[table["split"] == split]
-        chosen = _choosing(table, choices, settings, resampling) if split == "test" and by_fold is None else None
+        tested = split == "test" and by_fold is None
+        chosen = _choosing(table, choices, settings, resampling) if tested else None
         splits[split] = _describe_split(rows, parts, resampling, chosen)
+        if alone is not None and choices.alone is not None:
+            chosen = _choosing(alone, choices.alone, settings, resampling) if tested else None
+            splits[split]["image_alone"] = _describe_images(
+                images_of(alone[alone["split"] == split]), resampling, chosen
+            )
         if split == present[-1]:
             splits[split] |= describe_headline(
                 rows,
@@ -143,8 +155,8 @@ def _choosing(
     table: pd.DataFrame, choices: Choices, settings: EvaluateSettings, resampling: Resampling
 ) -> tuple[NDArray[np.float64], int] | None:
     """The threshold that each resample of validation would have chosen, and the units there; None without one."""
-    rows = table[table["split"] == "validation"]
-    if len(rows) == 0 or choices.point.chosen_on != "validation":
+    rows = table[table["split"].isin(CHOSEN_ON.get(choices.point.chosen_on, ()))]
+    if len(rows) == 0:
         return None
     images = images_of(rows)
     rule = point_arguments(settings) if choices.not_attained is None else {"rule": "balanced"}
@@ -166,19 +178,38 @@ def _describe_split(
     chosen: tuple[NDArray[np.float64], int] | None,
 ) -> Values:
     images = images_of(rows)
-    counts = {"n_images": len(images.labels), "n_patients": images.n_units if images.unit == "patient" else None}
     naive = replace(images, called=metrics.calls(images.probabilities, NAIVE_THRESHOLD))
-    slope, intercept = calibration_slope_intercept(images.labels, images.probabilities, images.groups)
     return {
         "interval": {"unit": images.unit, "n_units": images.n_units, "note": _note(images)},
-        "image": counts
-        | {"loss": metrics.log_loss(images.labels, images.probabilities)}
-        | describe_figures(images, resampling, chosen=chosen)
-        | {"calibration_slope": slope.figure(), "calibration_intercept": intercept.figure()},
+        "image": _describe_images(images, resampling, chosen),
         **{name: _describe_level(rows, images, name, parts, resampling) for name in LEVELS},
-        "image_at_0.5": counts | describe_figures(naive, resampling, names=tuple(metrics.THRESHOLD_FIGURES)),
+        "image_at_0.5": _counts(images) | describe_figures(naive, resampling, names=tuple(metrics.THRESHOLD_FIGURES)),
         "classification_report": classification_report(images.labels, images.called),
     }
+
+
+def _describe_images(images: Cases, resampling: Resampling, chosen: tuple[NDArray[np.float64], int] | None) -> Values:
+    slope, intercept = calibration_slope_intercept(images.labels, images.probabilities, images.groups)
+    return (
+        _counts(images)
+        | {"loss": metrics.log_loss(images.labels, images.probabilities)}
+        | describe_figures(images, resampling, chosen=chosen)
+        | {"calibration_slope": slope.figure(), "calibration_intercept": intercept.figure()}
+    )
+
+
+def _counts(images: Cases) -> Values:
+    return {"n_images": len(images.labels), "n_patients": images.n_units if images.unit == "patient" else None}
+
+
+def _decided_alone(table: pd.DataFrame, parts: Mapping[int, Choices]) -> pd.DataFrame:
+    """The table as each patch is decided by itself."""
+    thresholds = {fold: (part.alone or part).point.threshold for fold, part in parts.items()}
+    names = dict(zip(ALONE_COLUMNS, ("logit", "probability", "decision"), strict=True))
+    result = table.drop(columns=list(names.values())).rename(columns=names)
+    result["threshold"] = result["fold"].map(thresholds)
+    _check_decisions(result)
+    return result
 
 
 def _describe_level(

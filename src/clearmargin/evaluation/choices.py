@@ -2,28 +2,35 @@
 
 A training run, a cross-validation and the calibration of an imported model choose alike: first how logits become
 probabilities, then the threshold, then where the decision is withheld, then how slides and patients are decided.
-Each choice is made in a module of its own; applying them is in `decision.py`.
+Where the neighbours of a patch count too, all of that is chosen twice: patch by patch, and in context. Each choice is
+made in a module of its own; applying them is in `decision.py` and `context.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from clearmargin.context import Grid
 from clearmargin.decision import Abstention, Calibration, Level, decide, probability
 from clearmargin.errors import NotAttainable
 from clearmargin.evaluation.calibration import CalibrationChoice, choose_calibration
 from clearmargin.evaluation.conformal import fit_abstention
+from clearmargin.evaluation.context import Surroundings, choose_context, find_cells
 from clearmargin.evaluation.operating_point import choose_operating_point
 from clearmargin.evaluation.pooling import choose_level
 from clearmargin.settings import EvaluateSettings
-from clearmargin.types import LEVELS, LevelName, OperatingPoint
+from clearmargin.types import ALONE_COLUMNS, FIELD_COLUMN, LEVELS, LevelName, OperatingPoint, Split
 
+VALIDATION, OUT_OF_FOLD = "validation", "train and validation, out of fold"
+CHOSEN_ON: dict[str, tuple[Split, ...]] = {VALIDATION: ("validation",), OUT_OF_FOLD: ("train", "validation")}
+"""By the name that an operating point bears: the splits that decisions were chosen on."""
+NO_CONTEXT = "no image's place on its slide is known"
 ALWAYS_DECIDES = "evaluate.coverage is 0: the model always decides"
 
 
@@ -39,6 +46,10 @@ class Choices:
     """How the calibration was chosen; None where it came with a bundle."""
     not_attained: str | None = None
     """Why the operating point that was asked for could not be had; `point` is then the balanced one."""
+    context: Grid | str = NO_CONTEXT
+    """How neighbours count; all else here is then of the logit in context."""
+    alone: Choices | None = None
+    """What decides of a patch by itself, where there is a context."""
 
     def probabilities(self, logits: NDArray[np.floating]) -> NDArray[np.float64]:
         """Calibrated probabilities (N,) of logits (N,)."""
@@ -50,9 +61,30 @@ class Choices:
         return decide(probabilities, self.point.threshold, abstain_between=between)
 
     def apply(self, predictions: pd.DataFrame) -> pd.DataFrame:
-        """The table with the columns probability and decision, from its column logit."""
+        """The table with the columns probability and decision, from its column logit.
+
+        In context, `logit` becomes that in context, and what the patch says by itself is in the columns of
+        `types.ALONE_COLUMNS`. A table in which some image has no place on the lattice is decided patch by patch.
+        """
+        cells = find_cells(predictions, self.context.step) if isinstance(self.context, Grid) else None
+        if self.alone is not None and cells is None:
+            return self.alone.apply(predictions)
+        if isinstance(self.context, Grid) and self.alone is not None and cells is not None:
+            alone = self.alone.apply(predictions)
+            named = {f"{name}_alone": alone[name] for name in ("logit", "probability", "decision")}
+            logits = self.context.apply(network_logits(predictions, self.context.networks), cells)
+            predictions = predictions.assign(**named, logit=logits)
         probabilities = self.probabilities(predictions["logit"].to_numpy(dtype=np.float64))
         return predictions.assign(probability=probabilities, decision=self.decide(probabilities))
+
+    def applied_to(self, predictions: pd.DataFrame) -> Choices:
+        """The choices that decided a table of `apply`: these, or those of a patch by itself."""
+        return self if self.alone is None or ALONE_COLUMNS[0] in predictions else self.alone
+
+    def on(self, name: str) -> Choices:
+        """The same choices, said to be chosen on the images of that name."""
+        alone = self.alone.on(name) if self.alone is not None else None
+        return replace(self, point=replace(self.point, chosen_on=name), alone=alone)
 
     def remarks(self) -> list[str]:
         """What the user should know of the choices: where they are not what was asked for."""
@@ -61,6 +93,8 @@ class Choices:
             remarks.append(f"{self.not_attained} The balanced operating point decides instead.")
         if isinstance(self.abstention, str):
             remarks.append(f"The model never answers 'cannot tell': {self.abstention}.")
+        if isinstance(self.context, str) and self.context != NO_CONTEXT:
+            remarks.append(f"Each image is decided by itself: {self.context}.")
         return remarks
 
     def kept_levels(self) -> dict[LevelName, Level]:
@@ -68,7 +102,7 @@ class Choices:
         return {name: level for name, level in self.levels.items() if isinstance(level, Level)}
 
     def describe(self) -> dict[str, Any]:
-        """`operating_point`, `calibration`, `abstention` and `levels` of metrics.json."""
+        """`operating_point`, `calibration`, `abstention`, `levels` and perhaps `context` of metrics.json."""
         point = self.point
         requested = {"not_attained": self.not_attained} if self.not_attained else {}
         how: dict[str, Any] = {}
@@ -92,20 +126,56 @@ class Choices:
             if isinstance(self.abstention, Abstention)
             else {"not_attainable": self.abstention},
             "levels": {name: level.model_dump(mode="json") for name, level in self.kept_levels().items()},
+            **self._describe_context(),
         }
 
+    def _describe_context(self) -> dict[str, Any]:
+        if isinstance(self.context, Grid) and self.alone is not None:
+            alone = {name: value for name, value in self.alone.describe().items() if name != "context"}
+            return {"context": {"kind": "grid", **self.context.model_dump(mode="json"), "alone": alone}}
+        return {} if self.context == NO_CONTEXT else {"context": {"not_applicable": self.context}}
 
-def choose(validation: pd.DataFrame, settings: EvaluateSettings, *, seed: int) -> Choices:
+
+def choose(
+    validation: pd.DataFrame,
+    settings: EvaluateSettings,
+    *,
+    seed: int,
+    surroundings: Surroundings | str = NO_CONTEXT,
+) -> Choices:
     """All choices, from the validation part of a predictions table.
 
     Args:
-        validation: the columns patient_id, slide_id, label and logit; one row an image.
+        validation: the columns patient_id, slide_id, label and logit, for a context x, y and, where a network sees
+            the field, `logit_field`; one row an image.
         settings: the section `evaluate`.
         seed: of the cross-validations behind the choices.
+        surroundings: what a context can be made of, or why there is none.
 
     Raises:
         DataError: one class only, or a logit that is no number.
     """
+    alone = _choose(validation, settings, seed=seed)
+    if isinstance(surroundings, str):
+        return replace(alone, context=surroundings)
+    cells, patients = find_cells(validation, surroundings.step), known_ids(validation, "patient_id")
+    if cells is None or patients is None:
+        return replace(alone, context=NO_CONTEXT)
+    labels = validation["label"].to_numpy(dtype=np.int64)
+    logits = network_logits(validation, 1 if surroundings.field is None else 2)
+    found = choose_context(labels, logits, cells, patients, step=surroundings.step)
+    if isinstance(found, str):
+        return replace(alone, context=found)
+    inside = _choose(validation.assign(logit=found.logits), settings, seed=seed)
+    return replace(inside, context=found.grid, alone=alone)
+
+
+def network_logits(predictions: pd.DataFrame, networks: int) -> list[NDArray[np.float64]]:
+    """The logits of each network: of the patch, and where there are two, of its field."""
+    return [predictions[name].to_numpy(dtype=np.float64) for name in ("logit", FIELD_COLUMN)[:networks]]
+
+
+def _choose(validation: pd.DataFrame, settings: EvaluateSettings, *, seed: int) -> Choices:
     labels = validation["label"].to_numpy(dtype=np.int64)
     logits = validation["logit"].to_numpy(dtype=np.float64)
     patients = known_ids(validation, "patient_id")

@@ -1,7 +1,8 @@
 """The predictions table: checked, read and written. What evaluation accepts is decided here and nowhere else.
 
-One row an image, with the columns of `types.PREDICTION_COLUMNS`; missing is empty. Ids are text, so that
-`0012` stays itself, and floats come back bit for bit. Refused images are not in the table.
+One row an image, with the columns of `types.PREDICTION_COLUMNS`, and of `types.CONTEXT_COLUMNS` those that a context
+brings with it; missing is empty. Ids are text, so that `0012` stays itself, and floats come back bit for bit. Refused
+images are not in the table.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ import pandas as pd
 
 from clearmargin.errors import DataError, closest
 from clearmargin.files import write_whole
-from clearmargin.types import LABEL_NAMES, PREDICTION_COLUMNS, SPLITS
+from clearmargin.types import ALONE_COLUMNS, CONTEXT_COLUMNS, LABEL_NAMES, PREDICTION_COLUMNS, SPLITS
 
 DECISIONS = (*LABEL_NAMES, "abstain")
 
-_TEXT_COLUMNS = ("path", "patient_id", "slide_id", "split", "decision")
-_FLOAT_COLUMNS = ("logit", "probability")
+_TEXT_COLUMNS = ("path", "patient_id", "slide_id", "split", "decision", "decision_alone")
+_FLOAT_COLUMNS = ("logit", "probability", "logit_field", "logit_alone", "probability_alone")
 _COORDINATES = ("x", "y")
 
 
@@ -39,19 +40,17 @@ def check_predictions(frame: pd.DataFrame) -> None:
     _check_paths(frame)
     _check_ids(frame)
     _check_words(frame, "split", SPLITS)
-    _check_words(frame, "decision", DECISIONS)
+    for column in ("decision", *({"decision_alone"} & set(frame.columns))):
+        _check_words(frame, column, DECISIONS)
     labels = pd.to_numeric(frame["label"], errors="coerce")
     _refuse(frame, "label", ~labels.isin([0, 1]), "0 (benign) and 1 (malignant) are the only labels")
-    for column in _FLOAT_COLUMNS:
+    for column in (name for name in _FLOAT_COLUMNS if name in frame):
         numbers = _numbers(frame[column])
         _refuse(frame, column, ~np.isfinite(numbers), "it must be a finite number; a refused image has no row")
-    share = _numbers(frame["probability"])
-    _refuse(
-        frame,
-        "probability",
-        (share < 0) | (share > 1),
-        "it must be between 0 and 1; apply the sigmoid to the logit first",
-    )
+    for column in ("probability", *({"probability_alone"} & set(frame.columns))):
+        share = _numbers(frame[column])
+        why = "it must be between 0 and 1; apply the sigmoid to the logit first"
+        _refuse(frame, column, (share < 0) | (share > 1), why)
     for column in _COORDINATES:
         numbers = _numbers(frame[column])
         wrong = frame[column].notna().to_numpy() & ~(np.isfinite(numbers) & (numbers == np.round(numbers)))
@@ -59,7 +58,7 @@ def check_predictions(frame: pd.DataFrame) -> None:
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
-    """The checked table of a predictions.csv, columns in the order of PREDICTION_COLUMNS; others are left out.
+    """The checked table of a predictions.csv, columns in the order of the contract; others are left out.
 
     `path`, `patient_id`, `slide_id`, `split` and `decision` are text, `label` is int64, `x` and `y` are
     nullable integers, `logit` and `probability` are float64, bit for bit as written.
@@ -101,7 +100,8 @@ def write_predictions(frame: pd.DataFrame, path: Path) -> None:
     check_predictions(frame)
     table = _with_types(frame)
     # The writer leaves a lone carriage return bare, and readers take it for the end of the row.
-    odd = any(table[name].str.contains("\r", regex=False, na=False).any() for name in _TEXT_COLUMNS)
+    texts = [name for name in _TEXT_COLUMNS if name in table]
+    odd = any(table[name].str.contains("\r", regex=False, na=False).any() for name in texts)
     quoting: Literal[0, 2] = csv.QUOTE_NONNUMERIC if odd else csv.QUOTE_MINIMAL
     write_whole(
         path, lambda partial: table.to_csv(partial, index=False, lineterminator="\n", encoding="utf-8", quoting=quoting)
@@ -111,7 +111,7 @@ def write_predictions(frame: pd.DataFrame, path: Path) -> None:
 def _with_types(frame: pd.DataFrame) -> pd.DataFrame:
     """The columns of the contract with their types, of a table that was checked."""
     columns: dict[str, pd.Series] = {}
-    for name in PREDICTION_COLUMNS:
+    for name in (*PREDICTION_COLUMNS, *(name for name in CONTEXT_COLUMNS if name in frame)):
         column = frame[name]
         if name in _TEXT_COLUMNS:
             columns[name] = column.astype("str").mask(column == "")
@@ -127,6 +127,12 @@ def _with_types(frame: pd.DataFrame) -> pd.DataFrame:
 def _check_columns(frame: pd.DataFrame) -> None:
     missing = [name for name in PREDICTION_COLUMNS if name not in frame.columns]
     if not missing:
+        lost = [name for name in ALONE_COLUMNS if name not in frame.columns]
+        if 0 < len(lost) < len(ALONE_COLUMNS):
+            raise DataError(
+                f"the predictions table lacks the column '{lost[0]}': of {', '.join(ALONE_COLUMNS)}, which say what "
+                "each patch is by itself, give all or none."
+            )
         return
     others = [str(name) for name in frame.columns if name not in PREDICTION_COLUMNS]
     near = {name: closest(name, others) for name in missing}

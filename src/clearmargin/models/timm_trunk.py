@@ -80,7 +80,8 @@ class TimmTrunk(Trunk):
         height, width = _grid(self.network, patches.shape[1])
         if self._class_token:
             patches = torch.cat([patches, tokens[:, :1].expand(-1, patches.shape[1], -1)], dim=2)
-        return patches.transpose(1, 2).unflatten(2, (height, width))
+        places: Tensor = torch.unflatten(patches.transpose(1, 2), 2, (height, width))
+        return places
 
     def _drop_unused(self, example: Tensor) -> frozenset[str]:
         passed: set[str] = set()
@@ -143,7 +144,8 @@ def import_timm(name: str) -> ModuleType:
     except (ImportError, RuntimeError) as error:  # a torchvision for another torch raises RuntimeError
         reason = "" if isinstance(error, ImportError) and error.name == "timm" else str(error)
         raise MissingExtra(f"the model '{PREFIX}{name}'", "timm", reason=reason) from None
-    return timm
+    module: ModuleType = timm
+    return module
 
 
 def fetch_weights(name: str) -> Path:

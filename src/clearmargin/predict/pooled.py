@@ -12,10 +12,18 @@ from clearmargin.types import Decision, LevelName, PooledPrediction, Prediction
 POOLED_KEYS = ("patient_id", "slide_id", "n_images", "n_refused", "probability", "decision", "reason")
 
 
-def pool_predictions(predictions: Iterable[Prediction], level: LevelName, *, rule: Level) -> list[PooledPrediction]:
+def pool_predictions(
+    predictions: Iterable[Prediction], level: LevelName, *, rule: Level, rule_in_context: Level | None = None
+) -> list[PooledPrediction]:
     """One prediction for each slide or patient, in the order in which they first appear.
 
     Images without an id are things of their own. One without any readable image is refused.
+
+    Args:
+        predictions: of the images.
+        level: `slide` or `patient`.
+        rule: of images that were decided each by itself.
+        rule_in_context: of slides and patients all of whose images were decided in context.
     """
     gathered: dict[object, list[Prediction]] = {}
     for number, prediction in enumerate(predictions):
@@ -24,12 +32,7 @@ def pool_predictions(predictions: Iterable[Prediction], level: LevelName, *, rul
         # Two patients may have slides of one name.
         key = number if name is None else (record.patient_id, name)
         gathered.setdefault(key, []).append(prediction)
-    members = list(gathered.values())
-    chances = [[each.probability for each in group if each.probability is not None] for group in members]
-    groups = np.repeat(np.arange(len(members)), [len(values) for values in chances])
-    values = np.array([value for group in chances for value in group], dtype=np.float64)
-    pooled = rule.probability(values, groups, len(members)) if len(values) else np.full(len(members), np.nan)
-    return [_pooled(group, float(value), rule.threshold, level) for group, value in zip(members, pooled, strict=True)]
+    return [_pooled(group, _rule_of(group, rule, rule_in_context), level) for group in gathered.values()]
 
 
 def pooled_row(prediction: PooledPrediction) -> dict[str, str | int | float | None]:
@@ -37,11 +40,18 @@ def pooled_row(prediction: PooledPrediction) -> dict[str, str | int | float | No
     return {name: getattr(prediction, name) for name in POOLED_KEYS}
 
 
-def _pooled(group: list[Prediction], value: float, threshold: float, level: LevelName) -> PooledPrediction:
+def _rule_of(group: list[Prediction], rule: Level, rule_in_context: Level | None) -> Level:
+    answered = [each for each in group if each.probability is not None]
+    return rule_in_context if rule_in_context and answered and all(each.in_context for each in answered) else rule
+
+
+def _pooled(group: list[Prediction], rule: Level, level: LevelName) -> PooledPrediction:
     record = group[0].record
-    refused = sum(each.probability is None for each in group)
+    chances = np.array([each.probability for each in group if each.probability is not None], dtype=np.float64)
+    refused = len(group) - len(chances)
     ids = (record.patient_id, record.slide_id if level == "slide" else None)
-    if refused == len(group):
+    if len(chances) == 0:
         return PooledPrediction(*ids, 0, refused, None, "refused", group[0].reason)
-    word: Decision = "malignant" if decide(np.array([value]), threshold)[0] == "malignant" else "benign"
-    return PooledPrediction(*ids, len(group) - refused, refused, value, word)
+    value = rule.probability(chances, np.zeros(len(chances), dtype=np.int64), 1)
+    word: Decision = "malignant" if decide(value, rule.threshold)[0] == "malignant" else "benign"
+    return PooledPrediction(*ids, len(chances), refused, float(value[0]), word)

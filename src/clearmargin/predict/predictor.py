@@ -1,14 +1,17 @@
 """The predictor: records in, predictions out, in order, one by one as they are ready.
 
-Calibration, threshold, abstention, pooling and preprocessing come from the bundle, never from the caller. An image that
-cannot be read is refused with the reason while the others go on. Memory is bounded by two batches.
+Calibration, threshold, abstention, pooling, context and preprocessing come from the bundle, never from the caller. An
+image that cannot be read is refused with the reason while the others go on. Memory is bounded by two batches; in
+context, a thumbnail is kept of each patch until the last of its slide has been read.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,9 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clearmargin.bundle.read import Bundle, read_bundle
+from clearmargin.bundle.schema import Context, Decisions
+from clearmargin.context import Cells
 from clearmargin.decision import probability
 from clearmargin.errors import BundleError, DataError, ImageError
+from clearmargin.images.fields import make_thumbnails
 from clearmargin.images.limits import Pixels
+from clearmargin.predict.context import cells_of, field_logits, find_slides
 from clearmargin.predict.pooled import pool_predictions
 from clearmargin.predict.records import records_of_rows
 from clearmargin.predict.session import Session
@@ -36,20 +43,37 @@ class Predictor:
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
-        promise = bundle.model.conformal
-        self._why_withheld = f"too uncertain for the promised coverage of {promise.coverage:g}" if promise else None
-        self._session = Session(bundle.read("model.onnx"), name=str(bundle.folder / "model.onnx"))
-        if self._session.image_shape != bundle.model.preprocessing.shape:
-            raise BundleError(
-                f"{bundle.folder}: model.onnx takes images of (H, W, C) = {self._session.image_shape}, "
-                f"model.json says {bundle.model.preprocessing.shape}. Make the bundle anew."
-            )
+        self._session = self._open("model.onnx", bundle.model.preprocessing.shape)
+        self._context = bundle.model.context
 
-    def predict(self, images: Sequence[str | Path] | pd.DataFrame) -> pd.DataFrame:
+    @cached_property
+    def _field_session(self) -> Session:
+        """The network that sees fields, loaded when first needed."""
+        field, thumbnail = self._field
+        return self._open("context.onnx", (field * thumbnail, field * thumbnail, self._session.image_shape[2]))
+
+    @property
+    def _field(self) -> tuple[int, int]:
+        architecture = self.bundle.model.architecture
+        if architecture.field is None or architecture.thumbnail is None:
+            raise BundleError(f"{self.bundle.folder}: this model has no network that sees the field around a patch.")
+        return architecture.field, architecture.thumbnail
+
+    def _open(self, name: str, shape: tuple[int, int, int]) -> Session:
+        session = Session(self.bundle.read(name), name=str(self.bundle.folder / name))
+        if session.image_shape != shape:
+            raise BundleError(
+                f"{self.bundle.folder}: {name} takes images of (H, W, C) = {session.image_shape}, "
+                f"model.json says {shape}. Make the bundle anew."
+            )
+        return session
+
+    def predict(self, images: Sequence[str | Path] | pd.DataFrame, *, context: bool = True) -> pd.DataFrame:
         """One row an image: path, patient_id, slide_id, x, y, probability, decision, reason.
 
         Args:
             images: paths, or a table with the column `path` and, where known, patient_id, slide_id, x, y.
+            context: where the bundle can and places are known, the neighbours of a patch count too.
 
         Raises:
             DataError: the table has no column `path`.
@@ -64,15 +88,76 @@ class Predictor:
             records = list(records_of_rows(rows, where="the table"))
         else:
             records = [Record(str(path)) for path in ([images] if isinstance(images, str | Path) else images)]
-        answers = [prediction_row(prediction) for prediction in self.predict_records(records)]
+        answers = [prediction_row(prediction) for prediction in self.predict_records(records, context=context)]
         return pd.DataFrame(answers, columns=list(PREDICTION_KEYS))
 
-    def predict_records(self, records: Iterable[Record]) -> Iterator[Prediction]:
-        """Predictions in the order of the records, each batch as soon as it is done."""
+    def predict_records(self, records: Iterable[Record], *, context: bool = True) -> Iterator[Prediction]:
+        """Predictions in the order of the records, each batch, or in context each slide, as soon as it is done.
+
+        Args:
+            records: the images.
+            context: where the bundle can and places are known, the neighbours of a patch count too.
+        """
+        if context and self._context is not None:
+            records = list(records)
+            slides = find_slides(records, self._context.grid.step)
+            if (slides >= 0).any():
+                yield from self._predict_slides(records, slides, self._context)
+                return
+        for chunk, images in self._batches(records):
+            yield from self._decide(chunk, images)
+
+    def _predict_slides(
+        self, records: Sequence[Record], slides: NDArray[np.int64], context: Context
+    ) -> Iterator[Prediction]:
+        missing = np.bincount(slides[slides >= 0])
+        waiting: dict[int, list[int]] = {}
+        alone: dict[int, Prediction] = {}
+        thumbnails: dict[int, NDArray[np.uint8]] = {}
+        ready: dict[int, Prediction] = {}
+        row, following = 0, 0
+        for chunk, images in self._batches(records):
+            for prediction, image in zip(self._decide(chunk, images), images, strict=True):
+                slide = int(slides[row])
+                if slide < 0:
+                    ready[row] = prediction
+                else:
+                    alone[row] = prediction
+                    if context.grid.networks > 1 and not isinstance(image, ImageError):
+                        thumbnails[row] = make_thumbnails(image[None], self._field[1])[0]
+                    waiting.setdefault(slide, []).append(row)
+                    missing[slide] -= 1
+                    if missing[slide] == 0:
+                        members = waiting.pop(slide)
+                        ready |= self._decide_slide({row: alone.pop(row) for row in members}, thumbnails, context)
+                        for member in members:
+                            thumbnails.pop(member, None)
+                row += 1
+            while following in ready:
+                yield ready.pop(following)
+                following += 1
+
+    def _decide_slide(
+        self, alone: dict[int, Prediction], thumbnails: Mapping[int, NDArray[np.uint8]], context: Context
+    ) -> dict[int, Prediction]:
+        """The predictions of one slide's patches, by row, in context; those that were refused stay so."""
+        rows = [row for row, prediction in alone.items() if prediction.logit is not None]
+        if len(rows) < 2:  # the others cannot be read, and one patch is no context
+            return alone
+        cells = cells_of([alone[row].record for row in rows], context.grid.step)
+        logits = [np.array([alone[row].logit for row in rows], dtype=np.float64)]
+        if context.grid.networks > 1:
+            pictures = np.stack([thumbnails[row] for row in rows])
+            logits.append(field_logits(self._field_session, pictures, cells, self._field[0]))
+        inside = _decisions([alone[row].record for row in rows], context.grid.apply(logits, cells), context)
+        return alone | {row: replace(each, in_context=True) for row, each in zip(rows, inside, strict=True)}
+
+    def _batches(self, records: Iterable[Record]) -> Iterator[tuple[list[Record], list[_Read]]]:
+        """The records batch by batch with their images, the next batch being read meanwhile."""
         source, batch = iter(records), self._session.batch
         chunk = list(islice(source, max(2, batch)))
         if len(chunk) < 2:  # one image needs no threads
-            yield from self._decide(chunk, [self._read(record) for record in chunk])
+            yield chunk, [self._read(record) for record in chunk]
             return
         pool = ThreadPoolExecutor(os.cpu_count())
         try:
@@ -80,7 +165,7 @@ class Predictor:
             while chunk:
                 following = list(islice(source, batch))
                 ahead: list[Future[_Read]] = [pool.submit(self._read, record) for record in following]
-                yield from self._decide(chunk, [future.result() for future in pending])
+                yield chunk, [future.result() for future in pending]
                 chunk, pending = following, ahead
         finally:
             pool.shutdown(cancel_futures=True)  # who stops listening waits for no more than the reads under way
@@ -102,7 +187,8 @@ class Predictor:
         if level not in model.levels:
             reason = model.no_levels.get(level, "the bundle holds no rule for it")
             raise BundleError(f"{self.bundle.folder}: this model does not decide by {level}: {reason}.")
-        return pool_predictions(predictions, level, rule=model.levels[level])
+        inside = self._context.levels.get(level) if self._context else None
+        return pool_predictions(predictions, level, rule=model.levels[level], rule_in_context=inside)
 
     def predict_pixels(self, pixels: Pixels) -> Prediction:
         """The prediction for one decoded image.
@@ -120,6 +206,16 @@ class Predictor:
         """
         return self._session.logits(images)
 
+    def field_logits(self, images: NDArray[np.uint8], cells: Cells) -> NDArray[np.float64]:
+        """(N,) logits of the network that sees the field around each patch; the bundle must have one.
+
+        Args:
+            images: (N, H, W, C), packed by the bundle's preprocessing.
+            cells: where they lie.
+        """
+        field, thumbnail = self._field
+        return field_logits(self._field_session, make_thumbnails(images, thumbnail), cells, field)
+
     def _read(self, record: Record) -> _Read:
         try:
             return self.bundle.model.preprocessing.read(record.path)
@@ -128,21 +224,25 @@ class Predictor:
 
     def _decide(self, records: Sequence[Record], images: Sequence[_Read]) -> list[Prediction]:
         readable = [image for image in images if not isinstance(image, ImageError)]
-        model = self.bundle.model
         logits = self._session.logits(np.stack(readable)) if readable else np.empty(0, np.float32)
-        probabilities = probability(logits, model.calibrated_by)
-        decisions = model.decide(probabilities)
-        answers = iter(zip(logits, probabilities, decisions, strict=True))
-        predictions = []
-        for record, image in zip(records, images, strict=True):
-            if isinstance(image, ImageError):
-                predictions.append(Prediction(record, None, None, "refused", image.reason))
-            else:
-                logit, chance, decision = next(answers)
-                word: Decision = decision.item()
-                reason = self._why_withheld if word == "abstain" else None
-                predictions.append(Prediction(record, float(logit), float(chance), word, reason))
-        return predictions
+        there = [record for record, image in zip(records, images, strict=True) if not isinstance(image, ImageError)]
+        decided = iter(_decisions(there, logits, self.bundle.model))
+        return [
+            Prediction(record, None, None, "refused", image.reason) if isinstance(image, ImageError) else next(decided)
+            for record, image in zip(records, images, strict=True)
+        ]
+
+
+def _decisions(records: Sequence[Record], logits: NDArray[np.floating], rule: Decisions) -> list[Prediction]:
+    probabilities = probability(logits, rule.calibrated_by)
+    promise = rule.conformal
+    withheld = f"too uncertain for the promised coverage of {promise.coverage:g}" if promise else None
+    predictions = []
+    for record, value, chance, decision in zip(records, logits, probabilities, rule.decide(probabilities), strict=True):
+        word: Decision = decision.item()
+        reason = withheld if word == "abstain" else None
+        predictions.append(Prediction(record, float(value), float(chance), word, reason))
+    return predictions
 
 
 PREDICTION_KEYS = ("path", "patient_id", "slide_id", "x", "y", "probability", "decision", "reason")

@@ -9,6 +9,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from clearmargin.errors import BundleError
+from clearmargin.images.fields import Fields
 
 MAX_BATCH = 256
 _MAX_BATCH_BYTES = 2**24
@@ -33,7 +34,7 @@ class Session:
         self._input, self.image_shape = _check_signature(self._session, name)
         self.batch = max(1, min(MAX_BATCH, _MAX_BATCH_BYTES // math.prod(self.image_shape)))
 
-    def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def logits(self, images: NDArray[np.uint8] | Fields) -> NDArray[np.float32]:
         """(N,) logits of malignant.
 
         Args:

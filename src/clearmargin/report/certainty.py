@@ -51,8 +51,8 @@ def how_sure(run: RunFiles) -> tuple[Line, ...]:
     lines: list[Line] = []
     if run.headline == "validation":
         lines.append((
-            "There is no test split: the threshold and the weights were chosen on these very images, so the figures "
-            "are optimistic.",
+            f"There is no test split: {'what decides was' if run.crossfit else 'the threshold and the weights were'} "
+            "chosen on these very images, so the figures are optimistic.",
         ))  # fmt: skip
     if interval.get("unit") == "patient":
         lines.append((

@@ -7,6 +7,7 @@ import math
 import pandas as pd
 
 from clearmargin.report.certainty import certainty
+from clearmargin.report.context import context
 from clearmargin.report.deciding import abstention, usefulness
 from clearmargin.report.document import Line, Part, Row, Section, Shown, Table, counted
 from clearmargin.report.elsewhere import elsewhere
@@ -23,7 +24,8 @@ _FEW_ROWS = 12
 def evidence(run: RunFiles) -> list[Section]:
     """Everything between the answer and the data."""
     curves = Section("curves", "Curves", (Part(plots=(*result_plots(run), *training_plots(run))),))
-    found = [certainty(run), curves, abstention(run), usefulness(run), _patients(run), subgroups(run), elsewhere(run)]
+    found = [context(run), certainty(run), curves, abstention(run), usefulness(run), _patients(run), subgroups(run)]
+    found.append(elsewhere(run))
     return [section for section in found if section is not None]
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from clearmargin.report import evidence_plots
+from clearmargin.report.chosen import units
+from clearmargin.report.context import ALONE
 from clearmargin.report.document import (
     Line,
     Part,
@@ -16,7 +18,6 @@ from clearmargin.report.document import (
     band,
     clause,
     interval_of,
-    many,
     missing_reasons,
     value_of,
 )
@@ -41,9 +42,12 @@ def abstention(run: RunFiles) -> Section | None:
         return None
     tables = (_abstention_table(run, found),) if found and "not_applicable" not in found else ()
     plot = risk_coverage_plot(run)
-    lines = [promise(stored or {})]
+    lines = [promise(run, stored or {})]
+    if run.in_context:
+        alone = promise(run, run.metrics["context"]["alone"].get("abstention") or {}, place=f"{ALONE}.abstention")
+        lines.append(("A patch by itself. ", *alone))
     if run.protocol.get("split") == "image" and (stored or {}).get("coverage"):
-        lines.append(("Validation was drawn without regard to patients, so for a new patient it does not hold.",))
+        lines.append(("Images were drawn without regard to patients, so for a new patient it does not hold.",))
     reason = (found or {}).get("not_applicable")
     if reason and "not_attainable" not in (stored or {}):
         lines.append(
@@ -53,25 +57,24 @@ def abstention(run: RunFiles) -> Section | None:
     return Section("unsure", "When it cannot tell", (part,))
 
 
-def promise(stored: Values) -> Line:
-    """What the stored abstention promises, or why nothing is withheld."""
+def promise(run: RunFiles, stored: Values, *, place: str = "abstention") -> Line:
+    """What the abstention that stands at `place` in metrics.json promises, or why nothing is withheld."""
     if reason := stored.get("not_attainable"):
-        return ("No answer is withheld: ", clause(reason, "abstention.not_attainable"))
+        return ("No answer is withheld: ", clause(reason, f"{place}.not_attainable"))
     if "coverage" not in stored:
         return ("The model always decides.",)
     kept = percent(stored["coverage"], 1) if round(stored["coverage"] * 100) != stored["coverage"] * 100 else None
-    promised = Shown(kept or percent(stored["coverage"]), "abstention.coverage")
-    units = many(stored["n_units"], f"validation {stored['unit']}", "abstention.n_units")
+    promised = Shown(kept or percent(stored["coverage"]), f"{place}.coverage")
     promise: Line = (
         f"The promise, for a new {stored['unit']}: ",
         promised,
         " of the images are answered rightly or withheld. It rests on ",
-        *units,
+        *units(run, stored, place),
         " and on new ones being like them.",
     )
     if stored.get("low") is None:
         return ("No answer is withheld, since the promise holds without it. ", *promise)
-    region = Shown(span((stored["low"], stored["high"])), "abstention.region")
+    region = Shown(span((stored["low"], stored["high"])), f"{place}.region")
     return ("For probabilities in ", region, " the answer is cannot tell. ", *promise)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from clearmargin.report import provenance, reproduction, results
+from clearmargin.report.chosen import by_whom, chosen_on
 from clearmargin.report.deciding import promise
 from clearmargin.report.document import interval_of, plain, value_of
 from clearmargin.report.results import NAMES
@@ -93,7 +94,7 @@ def _results(run: RunFiles) -> dict[str, str]:
         interval = f" ({interval_of(figure).text})" if figure.interval else ""
         found.append(f"{NAMES[name][0]} {value_of(figure).text}{interval}")
     falls = [
-        f"{split} {decimal(read_figure(run.metrics[split]['image'], 'auroc').value)}"
+        f"{results.split_title(run, split)} {decimal(read_figure(run.metrics[split]['image'], 'auroc').value)}"
         for split in SPLITS
         if split in run.metrics
     ]
@@ -144,32 +145,60 @@ def _spread(run: RunFiles) -> str:
 def _limits(run: RunFiles) -> str:
     stamp = results.banner(run, stamp=OPTIMISTIC_STAMP)
     parts = [stamp.title, run.interval.get("note")] if stamp else [run.interval.get("note")]
+    if run.in_context:
+        parts.append(
+            "Context needs the patches of a slide with their places; a patch by itself has figures of its own."
+        )
     return " ".join(sentence(str(part)) for part in parts if part)
 
 
 def _design(run: RunFiles) -> dict[str, str]:
-    config, model = run.training, run.environment.get("model") or {}
+    config, methods = run.training, dict(provenance.methods(run))
     libraries = dict(reproduction.machine(run))
-    networks = int(model.get("ensemble") or 1)
     seed = run.protocol.get("seed")
     return {
         "seed": f"Weights are drawn at random, seed {seed}." if seed is not None and config is not None else "",
-        "ensemble": f"The mean logit of {networks} networks." if networks > 1 else "A single network." if model else "",
+        "ensemble": _ensemble(run, methods.get("Second network")),
+        "chosen": f"What decides was chosen on {chosen_on(run)}{f', {by_whom(run)}' if run.crossfit else ''}.",
+        "context": _context(run, methods.get("Slide context")),
         "balance": _balance(run),
-        "abstention": plain(promise(run.metrics.get("abstention") or {})),
+        "abstention": plain(promise(run, run.metrics.get("abstention") or {})),
         "software": ". ".join(f"{term}: {libraries[term]}" for term in _SOFTWARE if term in libraries) + ".",
         "command": f"Command: {run.environment['command']}" if run.environment.get("command") else "",
         "bundle": "The bundle holds the weights, the network as ONNX, every setting that decides, and checksums."
         if (run.folder / "bundle").is_dir()
         else "",
-        "predictions": "predictions.csv holds each image's logit, calibrated probability and decision.",
-        "predictors": "The pixels of one image, and nothing else.",
+        "predictions": "predictions.csv holds each image's logit, calibrated probability and decision"
+        + (", in the context of its slide and by itself." if run.in_context else "."),
+        "predictors": "The pixels of an image and of its neighbours in the slide, and nothing else."
+        if run.in_context
+        else "The pixels of one image, and nothing else.",
         "judgement": "The run asks no person for a judgement.",
-        "blind": "The model is given the pixels alone.",
+        "blind": "The model is given the pixels alone"
+        + (", and where the patches lie on their slide." if run.in_context else "."),
         "input": "A file that cannot be read as an image is refused; no image is refused for its look."
         if config is not None
         else "",
     }
+
+
+def _ensemble(run: RunFiles, second: str | None) -> str:
+    if mean := provenance.networks(run):
+        found = sentence(mean.replace("such ", ""))
+        if run.crossfit:
+            found += " Each was trained without another part of train and validation."
+    elif run.environment.get("model"):
+        found = "One network sees the patch." if second else "A single network."
+    else:
+        return ""
+    return f"{found} Besides, {second}; their mean logit decides." if second else found
+
+
+def _context(run: RunFiles, line: str | None) -> str:
+    if line is None:
+        return ""
+    image, alone = (decimal(read_figure(run.block[name], "auroc").value) for name in ("image", "image_alone"))
+    return f"Slide context: {line}. AUROC in context {image}, of a patch by itself {alone}."
 
 
 _SOFTWARE = ("Clearmargin", "Python", "Libraries", "Platform", "Device")

@@ -26,7 +26,7 @@ POOLINGS = {
     "mean": "the mean probability of its images",
     "noisy_or": "one minus the product of its images' probabilities of benign",
     "top_k": "the mean of its highest probabilities",
-    "learned": "a weighting, learned on validation, of the mean and of the highest tenth of its images",
+    "learned": "a weighting, fitted where its threshold was chosen, of the mean and of the highest tenth of its images",
 }
 IN_ORDER = (
     "Groups stand in the order of their names: the lowest of many small groups is low by chance. Whether a figure "

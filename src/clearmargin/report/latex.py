@@ -40,11 +40,18 @@ def write_latex(run: RunFiles) -> Path:
 
 
 def render_latex(run: RunFiles) -> str:
-    """A `tabular` of the headline figures with their intervals, and before it, as comments, what they are of."""
+    """A `tabular` of the headline figures with their intervals, and before it, as comments, what they are of.
+
+    In the context of slides, two more columns have the figures of each patch by itself.
+    """
     table = results.headline_table(run)
-    lines = [r"\begin{tabular}{lrr}", r"\hline", " & ".join(escape(text_of(each)) for each in table.columns) + r" \\"]
-    lines.append(r"\hline")
-    lines += [" & ".join(escape(text_of(cell)) for cell in (row.label, *row.cells)) + r" \\" for row in table.rows]
+    rows = [table.columns, *((row.label, *row.cells) for row in table.rows)]
+    if run.in_context:
+        alone = results.figure_table(run.block["image_alone"], place=f"{run.headline}.image_alone")
+        added = [("By itself", alone.columns[-1]), *(row.cells for row in alone.rows)]
+        rows = [(*row, *more) for row, more in zip(rows, added, strict=True)]
+    printed = [" & ".join(escape(text_of(cell)) for cell in row) + r" \\" for row in rows]
+    lines = [rf"\begin{{tabular}}{{l{'r' * (len(rows[0]) - 1)}}}", r"\hline", printed[0], r"\hline", *printed[1:]]
     lines += [r"\hline", r"\end{tabular}"]
     comments = [plain(results.answer(run)), *(f"{label}: {reason}" for label, reason in table.reasons)]
     return "\n".join([*(f"% {escape(comment)}" for comment in comments), *lines]) + "\n"

@@ -87,7 +87,10 @@ def training_plots(run: RunFiles) -> list[Plot]:
     if run.history is None:
         return []
     curves = plots.training_curves(run.history, kept_epoch=kept_epoch(run))
-    caption = ("A validation loss that rises while training falls is overfitting.",)
+    caption: Line = ("A validation loss that rises while training falls is overfitting.",)
+    if run.crossfit:
+        number = Shown(str(run.crossfit), "protocol.crossfit")
+        caption = ("The mean of ", number, " networks, each validated on the part that it left out. ", *caption)
     return [Plot("training", "Training", caption, curves)]
 
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from clearmargin.evaluation.choices import VALIDATION
 from clearmargin.evaluation.classification_report import format_classification_report
 from clearmargin.report.certainty import calibration_text
+from clearmargin.report.chosen import by_whom, chosen_on
 from clearmargin.report.document import Row, Shown, Table, counted
 from clearmargin.report.run_files import RunFiles, Values
 from clearmargin.report.words import count, percent, plural, span
@@ -96,24 +98,24 @@ def _split_row(name: str, rows: pd.DataFrame) -> SplitRow:
 
 def methods(run: RunFiles) -> Terms:
     """Split, preprocessing, model, training, calibration, operating point and interval, one line each."""
-    config, environment, metrics, interval = run.training, run.environment, run.metrics, run.interval
-    calibration, point = metrics.get("calibration") or {}, metrics["operating_point"]
+    config, environment, interval = run.training, run.environment, run.interval
     model: Values = environment.get("model") or {}
     terms = [
         ("Split", _split_line(run)),
         ("Preprocessing", _preprocessing_line(environment.get("preprocessing") or {})),
-        ("Model", join(model.get("name") or (config and config.model.name), _parameters(model), _networks(model))),
+        ("Model", join(model.get("name") or (config and config.model.name), networks(run), _parameters(model))),
+        ("Second network", _second_network(run, model)),
+        ("Cross-fitting", _crossfitting(run)),
     ]
     if config is not None:
         terms += [
             ("Training", _training_line(config, run)),
             ("Augmentation", _augmentation(config.augment)),
         ]
-    if calibration:
-        terms.append(("Calibration", calibration_text(calibration)))
-    terms.append(("Operating point", join(point.get("name"), f"threshold {run.threshold:.4f}", point.get("rule"))))
-    if point.get("not_attained"):
-        terms.append(("Asked operating point", str(point["not_attained"])))
+    terms += _decisions(run, run.metrics, "")
+    if run.in_context:
+        terms += _decisions(run, run.metrics["context"]["alone"], " of a patch by itself")
+        terms.append(("Slide context", _context_line(run.metrics["context"])))
     terms += _further_methods(run)
     if interval:
         resamples, unit = interval.get("resamples"), interval.get("unit", "image")
@@ -122,6 +124,31 @@ def methods(run: RunFiles) -> Terms:
             ("Intervals", join(method, resamples and f"{resamples:,} resamples of {unit}s", interval.get("note")))
         )
     return [(term, text) for term, text in terms if text]
+
+
+def _decisions(run: RunFiles, values: Values, whose: str) -> Terms:
+    """Calibration and operating point: those of the figures, or of a patch by itself."""
+    calibration, point = values.get("calibration") or {}, values["operating_point"]
+    named = (point.get("name"), f"threshold {point['threshold']:.4f}", point.get("rule"))
+    terms = [
+        (f"Calibration{whose}", calibration_text(calibration) if calibration else ""),
+        (f"Operating point{whose}", join(run.in_context and not whose and "in context", *named, _where(run))),
+    ]
+    return [*terms, (f"Asked operating point{whose}", str(point.get("not_attained") or ""))]
+
+
+def _where(run: RunFiles) -> str | None:
+    """On what the bundle's operating point was chosen, where it is not validation."""
+    on = run.metrics["operating_point"].get("chosen_on") or VALIDATION
+    return None if on == VALIDATION or run.decides_by_fold else f"chosen on {chosen_on(run)}"
+
+
+def _context_line(context: Values) -> str:
+    return join(
+        f"logits averaged over the slide by a Gaussian of {context['scale']:g} steps of {context['step']:,} px",
+        "only patches that are there count",
+        context.get("networks") == 2 and "the logit is the mean of the patch's network and of the second one",
+    )
 
 
 def classification_report(run: RunFiles) -> str | None:
@@ -177,16 +204,38 @@ def _preprocessing_line(spec: Values) -> str:
 
 
 def _parameters(model: Values) -> str | None:
-    return f"{model['parameters']:,} parameters" if model.get("parameters") else None
+    if not model.get("parameters"):
+        return None
+    return f"{model['parameters']:,} parameters" + (" in all" if (model.get("ensemble") or 1) > 1 else "")
 
 
-def _networks(model: Values) -> str | None:
-    return f"the mean logit of {model['ensemble']} such networks" if (model.get("ensemble") or 1) > 1 else None
+def networks(run: RunFiles) -> str | None:
+    """How many networks the model is the mean of; None for one."""
+    number = (run.environment.get("model") or {}).get("ensemble") or run.protocol.get("folds") or 1
+    return f"the mean logit of {number} such networks" if number > 1 else None
+
+
+def _second_network(run: RunFiles, model: Values) -> str | None:
+    settings = run.training.model.model_dump() if run.training and run.protocol.get("folds") else model
+    field, thumbnail = settings.get("field"), settings.get("thumbnail")
+    if not field or (run.metrics.get("context") or {}).get("networks") != 2:
+        return None
+    who = "as many of the same name that see" if networks(run) else "one more of the same name that sees"
+    return f"{who} the field of {field} × {field} patches around each, reduced to thumbnails of {thumbnail} px"
+
+
+def _crossfitting(run: RunFiles) -> str | None:
+    if not run.crossfit:
+        return None
+    parts = f"{run.crossfit} networks, each trained without another part of train and validation"
+    return join(parts, f"what decides is chosen out of fold ({by_whom(run)})")
 
 
 def _training_line(config: RunConfig, run: RunFiles) -> str:
     train, kept = config.train, kept_epoch(run)
     ran = f"{len(run.history)} of at most {plural(train.epochs, 'epoch')}" if run.history is not None else None
+    if ran and run.crossfit:
+        ran = f"each network {'up to ' if train.patience else ''}{ran}"
     return join(
         f"recipe {config.recipe}",
         f"{train.optimizer}, learning rate {train.learning_rate:g} ({train.schedule})",
@@ -195,6 +244,7 @@ def _training_line(config: RunConfig, run: RunFiles) -> str:
         ran or f"at most {plural(train.epochs, 'epoch')}",
         train.patience and f"stops after {plural(train.patience, 'epoch')} without a better {_plain(train.monitor)}",
         kept is not None and f"weights of epoch {kept} kept{_why_kept(config)}",
+        kept is None and run.crossfit and f"each network's own epoch kept{_why_kept(config)}",
         train.balance != "none" and f"classes balanced by {train.balance}",
         train.label_smoothing and f"label smoothing {train.label_smoothing:g}",
         train.average_decay and f"weights averaged (decay {train.average_decay:g})",
@@ -226,10 +276,15 @@ def join(*parts: object) -> str:
 
 
 def kept_epoch(run: RunFiles) -> int | None:
-    """The epoch whose weights are in the bundle: the best by the run's own rule, or the last."""
+    """The epoch whose weights are in the bundle: the best by the run's own rule, or the last.
+
+    None where it is not known, or where each of several networks has its own.
+    """
     if run.history is None or run.config is None:
         return None
     train = run.config.train
+    if run.crossfit and (train.restore_best or train.patience):
+        return None
     if not train.restore_best:
         return int(run.history["epoch"].iloc[-1])
     values = run.history.get(train.monitor)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from clearmargin.report.chosen import by_whom, chosen_on
 from clearmargin.report.document import (
     Line,
     Row,
@@ -57,7 +58,8 @@ def answer(run: RunFiles) -> Line:
     split = "external" if run.is_external else run.headline
     noun = "image" if run.protocol.get("trained_on_images") else f"{split} image"
     parts: list[str | Shown] = ["On ", *many(values["n_images"], noun, f"{place}.n_images")]
-    parts += [*_whose(run, values, place), ", AUROC is "]
+    among = ", each in the context of its slide" if run.in_context else ""
+    parts += [*_whose(run, values, place), f"{among}, AUROC is "]
     if auroc.value is None:
         parts.append(f"not defined ({auroc.reason})")
     else:
@@ -126,15 +128,28 @@ def splits_table(run: RunFiles) -> Table | None:
     )
     blocks = [(run.metrics[split]["image"], f"{split}.image") for split in splits]
     sizes = [_sizes(name, blocks) for name in ("images", "patients")]
-    table = _side_by_side(tuple(splits), blocks, names)
+    title = f"From training to {run.headline}"
+    note = "A large fall from left to right means that the model learned its training images by heart."
+    if run.crossfit:
+        title = f"Out of fold, and {run.headline}"
+        note = (
+            f"Train and validation are judged {by_whom(run)}, test by the mean of all networks. The decisions were "
+            "chosen on the former, so that what depends on the threshold is a little optimistic there."
+        )
+    table = _side_by_side(tuple(split_title(run, split) for split in splits), blocks, names)
     return Table(
         columns=table.columns,
         rows=(*table.rows, *sizes),
-        title=f"From training to {run.headline}",
-        note="A large fall from left to right means that the model learned its training images by heart.",
+        title=title,
+        note=note,
         reasons=table.reasons,
         stress=splits.index(run.headline),
     )
+
+
+def split_title(run: RunFiles, split: str) -> str:
+    """The split's name, and that its figures are out of fold where they are."""
+    return f"{split}, out of fold" if run.crossfit and split != "test" else split
 
 
 def _sizes(name: str, blocks: Sequence[tuple[Values, str]]) -> Row:
@@ -153,7 +168,8 @@ def threshold_table(run: RunFiles) -> Table | None:
     blocks = [(run.block["image"], f"{run.headline}.image"), (naive, f"{run.headline}.image_at_0.5")]
     stored: str | Shown = Shown(f"stored ({run.threshold:.3f})", "operating_point.threshold")
     note = (
-        "The threshold was chosen on validation data and travels with the model; 0.5 is what one gets without choosing."
+        f"The threshold was chosen on {chosen_on(run)}, and travels with the model; 0.5 is what one gets without "
+        "choosing."
     )
     if run.decides_by_fold:
         stored = "of each fold"
@@ -196,9 +212,9 @@ def given_threshold_table(run: RunFiles) -> Table | None:
     return Table(
         columns=("Figure", "Value", "With the choice", "Threshold given"),
         rows=tuple(rows),
-        note="The first interval counts that the threshold was chosen on validation data, and would have been another "
-        "on other patients; the second takes the stored threshold as given, as whoever uses this very model does. "
-        "Figures of slides, patients, subgroups, abstention and another prevalence have the second kind only.",
+        note=f"The first interval counts that the threshold was chosen on {chosen_on(run)}, and would have been "
+        "another on other patients; the second takes the stored threshold as given, as whoever uses this very model "
+        "does. Figures of slides, patients, subgroups, abstention and another prevalence have the second kind only.",
         stress=0,
         folded="Intervals with the threshold taken as given",
     )

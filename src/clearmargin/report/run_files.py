@@ -89,6 +89,21 @@ class RunFiles:
         return "train" not in self.metrics and "train" not in (self.protocol.get("images") or {})
 
     @property
+    def crossfit(self) -> int:
+        """How many networks were trained on different patients of train and validation; 0 for one on train."""
+        return int(self.protocol.get("crossfit") or 0)
+
+    @property
+    def in_context(self) -> bool:
+        """Whether patches were decided among their neighbours; the block `image_alone` is then of each by itself."""
+        return (self.metrics.get("context") or {}).get("kind") == "grid" and "image_alone" in self.block
+
+    @property
+    def knows_places(self) -> bool:
+        """Whether it is known of every image of the headline where it lies on its slide."""
+        return bool(self.rows[["slide_id", "x", "y"]].notna().all(axis=None))
+
+    @property
     def protocol(self) -> Values:
         return self.metrics.get("protocol") or {}
 

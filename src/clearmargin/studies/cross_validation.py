@@ -18,26 +18,27 @@ import pandas as pd
 
 from clearmargin.bundle.read import read_bundle
 from clearmargin.bundle.torch_model import load_torch_model
-from clearmargin.bundle.write import write_bundle
+from clearmargin.bundle.write import Network, write_bundle
 from clearmargin.data.split import fold_manifest
 from clearmargin.evaluation.assemble import evaluate_predictions
 from clearmargin.evaluation.choices import Choices, choose
+from clearmargin.evaluation.context import Surroundings
 from clearmargin.evaluation.folds import across_folds
 from clearmargin.evaluation.metrics import FIGURES
 from clearmargin.evaluation.predictions import read_predictions, write_predictions
 from clearmargin.files import write_json
+from clearmargin.models.contract import count_parameters
 from clearmargin.models.ensemble import Ensemble
+from clearmargin.networks import Images, export, find_surroundings, make_fields
 from clearmargin.settings import RunConfig
 from clearmargin.training.log import RunLog
-from clearmargin.training.records import build_lineage, build_model_file, describe_architecture
+from clearmargin.training.records import build_lineage, build_model_file
 from clearmargin.training.run_folder import FOLDS, describe_environment, is_begun, open_run
-from clearmargin.types import OPTIMISTIC_STAMP, Listener
+from clearmargin.types import ALONE_COLUMNS, OPTIMISTIC_STAMP, Listener
 from clearmargin.workflow import (
-    Images,
     Run,
     audit_data,
     check_model,
-    export,
     finish,
     is_ended,
     pack_images,
@@ -93,11 +94,11 @@ def cross_validate(
         images = pack_images(audit, config, log)
         folds = train_folds(config, out / FOLDS, images, log)
         first = [fold for fold in folds if fold.repeat == 0]
-        table, by_fold = decide_out_of_fold(gather(first, images), config)
+        gathered = gather(first, images)
+        surroundings = find_surroundings(config, images.manifest, np.arange(len(images.manifest)))
+        table, by_fold, choices = decide_out_of_fold(gathered, config, surroundings)
         write_predictions(table, out / "predictions.csv")
         write_inputs(out, audit, table[["path", "patient_id", "label", "split", "fold"]])
-        choices = choose(table, config.evaluate, seed=config.seed)
-        choices = replace(choices, point=replace(choices.point, chosen_on=_OUT_OF_FOLD))
         for remark in choices.remarks():
             log.note(remark)
         metrics = evaluate_predictions(
@@ -119,6 +120,7 @@ def cross_validate(
             metrics,
             table=table,
             choices=choices,
+            surroundings=surroundings,
             images=images,
             environment=environment,
             log=log,
@@ -130,7 +132,12 @@ def cross_validate(
 
 
 def train_folds(config: RunConfig, folder: Path, images: Images, listener: Listener) -> list[Fold]:
-    """Every fold of every repetition, each a run in `folder`; those that are complete are not trained again."""
+    """Every fold of every repetition, each a run in `folder`; those that are complete are not trained again.
+
+    A fold trains one network, whatever `train.crossfit` says: the folds themselves are the cross-fitting, of all
+    patients.
+    """
+    config = config.model_copy(update={"train": config.train.model_copy(update={"crossfit": 0})})
     n_folds, done = config.split.folds, []
     for number in range(config.split.repeats * n_folds):
         repeat, fold = divmod(number, n_folds)
@@ -145,23 +152,37 @@ def train_folds(config: RunConfig, folder: Path, images: Images, listener: Liste
 
 
 def gather(folds: list[Fold], images: Images) -> pd.DataFrame:
-    """The out-of-fold predictions of one repetition, one row an image, in the manifest's order."""
+    """The out-of-fold logits of one repetition, image by image, one row each, in the manifest's order."""
     table = pd.concat([fold.tested() for fold in folds], ignore_index=True)
+    if ALONE_COLUMNS[0] in table:  # a fold that weighed its own context
+        table["logit"] = table[ALONE_COLUMNS[0]].fillna(table["logit"])
+        table = table.drop(columns=list(ALONE_COLUMNS))
     return table.set_index("path").loc[images.manifest.frame["path"].tolist()].reset_index()
 
 
-def decide_out_of_fold(table: pd.DataFrame, config: RunConfig) -> tuple[pd.DataFrame, dict[int, Choices]]:
-    """The table decided anew, each fold by what is chosen on the other folds; and those choices by fold.
+def decide_out_of_fold(
+    table: pd.DataFrame, config: RunConfig, surroundings: Surroundings | str
+) -> tuple[pd.DataFrame, dict[int, Choices], Choices]:
+    """The table decided anew, each fold by what is chosen on the other folds; those choices, and those on all folds.
 
     A fold's own validation part is small. The other folds hold many more patients, none of whom is in this one (or,
-    in folds of images, many more images).
+    in folds of images, many more images). Neighbours count in all folds or in none.
     """
-    parts, by_fold = [], {}
-    for fold, rows in table.groupby("fold"):
-        choices = choose(table[table["fold"] != fold], config.evaluate, seed=config.seed)
-        by_fold[int(str(fold))] = choices
-        parts.append(choices.apply(rows))
-    return pd.concat(parts).sort_index(), by_fold
+
+    def choose_on(rows: pd.DataFrame) -> Choices:
+        return choose(rows, config.evaluate, seed=config.seed, surroundings=surroundings)
+
+    overall = choose_on(table).on(_OUT_OF_FOLD)
+    by_fold = {int(str(fold)): choose_on(table[table["fold"] != fold]) for fold in sorted(table["fold"].unique())}
+    refused = [overall.context] if isinstance(overall.context, str) else []
+    refused += [
+        f"without fold {fold}, {part.context}" for fold, part in by_fold.items() if isinstance(part.context, str)
+    ]
+    if refused:
+        by_fold = {fold: replace(part.alone or part, context=refused[0]) for fold, part in by_fold.items()}
+        overall = replace(overall.alone or overall, context=refused[0])
+    parts = [choices.apply(table[table["fold"] == fold]) for fold, choices in by_fold.items()]
+    return pd.concat(parts).sort_index(), by_fold, overall
 
 
 def describe_folds(folds: list[Fold], n_folds: int) -> dict[str, Any]:
@@ -207,16 +228,25 @@ def _write_ensemble(
     *,
     table: pd.DataFrame,
     choices: Choices,
+    surroundings: Surroundings | str,
     images: Images,
     environment: Mapping[str, Any],
     log: Listener,
 ) -> None:
     bundles = [read_bundle(fold.run.bundle) for fold in folds]
+    first = bundles[0].model
+    field = None
+    if isinstance(surroundings, Surroundings) and surroundings.field is not None:
+        fields, spec = make_fields(images, surroundings)
+        second = Ensemble([load_torch_model(bundle, field=True) for bundle in bundles]).eval()
+        field = Network(second.state_dict(), export(second, fields, spec, log))
     model = Ensemble([load_torch_model(bundle) for bundle in bundles]).eval()
-    onnx = export(model, images, log)
-    lineage = bundles[0].model.lineage
+    network = Network(model.state_dict(), export(model, images.store.images, images.preprocessing, log))
+    changes: dict[str, int | None] = {"parameters": count_parameters(model), "ensemble": len(bundles)}
+    if field is None:  # folds do not know that all of them together have too few patients to weigh it
+        changes |= {"field": None, "thumbnail": None}
     model_file = build_model_file(
-        describe_architecture(config, model, networks=len(bundles)),
+        first.architecture.model_copy(update=changes),
         choices,
         preprocessing=images.preprocessing,
         content=images.manifest.content,
@@ -225,9 +255,9 @@ def _write_ensemble(
             metrics,
             environment=environment,
             data_sha256=images.data_sha256,
-            precision=lineage.precision,
-            weights_sha256=lineage.weights_sha256,
+            precision=first.lineage.precision,
+            weights_sha256=first.lineage.weights_sha256,
         ),
         reference=refer(images, table),
     )
-    write_bundle(out / "bundle", model_file, weights=model.state_dict(), onnx=onnx)
+    write_bundle(out / "bundle", model_file, network, field=field)

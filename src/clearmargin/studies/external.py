@@ -7,7 +7,7 @@ of the bundle. How far the images lie from those of training is said, and a reca
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from clearmargin.bundle.read import Bundle
-from clearmargin.bundle.schema import ModelFile
+from clearmargin.bundle.schema import Decisions, ModelFile
 from clearmargin.bundle.write import rewrite_bundle
+from clearmargin.context import Grid
 from clearmargin.data.manifest import Manifest, data_hash
 from clearmargin.data.store import pack_store
 from clearmargin.decision import logit
@@ -25,17 +26,18 @@ from clearmargin.errors import counted
 from clearmargin.evaluation.assemble import evaluate_predictions
 from clearmargin.evaluation.calibration import choose_calibration
 from clearmargin.evaluation.choices import Choices, known_ids
+from clearmargin.evaluation.context import find_cells
 from clearmargin.evaluation.drift import compare_with_reference, describe_images
 from clearmargin.evaluation.metrics import brier
 from clearmargin.evaluation.predictions import write_predictions
 from clearmargin.files import write_json
+from clearmargin.networks import Images
 from clearmargin.predict.predictor import Predictor
 from clearmargin.settings import RunConfig
 from clearmargin.training.log import RunLog
 from clearmargin.training.run_folder import describe_environment, open_run
-from clearmargin.types import Listener
+from clearmargin.types import FIELD_COLUMN, Listener
 from clearmargin.workflow import (
-    Images,
     Run,
     audit_data,
     finish,
@@ -83,11 +85,10 @@ def evaluate_bundle(
         store = pack_store(manifest, model.preprocessing, listener=log)
         images = Images(audit, model.preprocessing, store, data_hash(manifest))
         log.stage("predict")
-        choices = choices_of(model)
-        logits = predictor.logits(store.images).astype(np.float64)
+        choices = choices_of(model, context=config.evaluate.context != "none")
+        step = choices.context.step if isinstance(choices.context, Grid) else None
         frame = manifest.frame
-        table = frame[["path", "patient_id", "slide_id", "x", "y", "label"]].assign(split="test", logit=logits)
-        table = choices.apply(table)
+        table = choices.apply(compute_logits(predictor, images, step=step).assign(split="test"))
         write_predictions(table, out / "predictions.csv")
         write_inputs(out, audit, table[["path", "patient_id", "label", "split"]])
         seen = find_overlap(predictor.bundle, manifest)
@@ -125,13 +126,44 @@ def evaluate_bundle(
     return Run(out)
 
 
-def choices_of(model: ModelFile) -> Choices:
-    """What a bundle decides by."""
+def choices_of(model: ModelFile, *, context: bool = True) -> Choices:
+    """What a bundle decides by.
+
+    Args:
+        model: model.json.
+        context: neighbours count where the bundle says so; False decides each image by itself.
+    """
+    alone = _choices_of(model)
+    if model.context is None or not context:
+        reason = model.no_context or "the bundle has none" if model.context is None else "evaluate.context is none"
+        return replace(alone, context=reason)
+    return replace(_choices_of(model.context), context=model.context.grid, alone=alone)
+
+
+def _choices_of(decisions: Decisions) -> Choices:
     return Choices(
-        calibration=model.calibrated_by,
-        point=model.decision_point,
-        abstention=model.conformal or model.no_abstention or _ALWAYS_DECIDES,
-        levels={**model.levels, **model.no_levels},
+        calibration=decisions.calibrated_by,
+        point=decisions.decision_point,
+        abstention=decisions.conformal or decisions.no_abstention or _ALWAYS_DECIDES,
+        levels={**decisions.levels, **decisions.no_levels},
+    )
+
+
+def compute_logits(predictor: Predictor, images: Images, *, step: int | None) -> pd.DataFrame:
+    """A predictions table as far as the logits of each network, one row an image, in the manifest's order.
+
+    Args:
+        predictor: of the bundle.
+        images: packed.
+        step: of the lattice on which the second network's fields are put together, where there is one.
+    """
+    frame = images.manifest.frame
+    table = frame[["path", "patient_id", "slide_id", "x", "y", "label"]].assign(
+        logit=predictor.logits(images.store.images).astype(np.float64)
+    )
+    cells = None if step is None or predictor.bundle.model.architecture.field is None else find_cells(frame, step)
+    return (
+        table if cells is None else table.assign(**{FIELD_COLUMN: predictor.field_logits(images.store.images, cells)})
     )
 
 

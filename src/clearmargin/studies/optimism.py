@@ -18,13 +18,14 @@ from clearmargin.decision import decide
 from clearmargin.errors import UsageError
 from clearmargin.evaluation.optimism import optimism
 from clearmargin.files import write_json, write_text
+from clearmargin.networks import Images
 from clearmargin.report.results import NAMES
 from clearmargin.settings import RunConfig
 from clearmargin.studies.cross_validation import Fold, train_folds
 from clearmargin.training.log import RunLog
 from clearmargin.training.run_folder import FOLDS, describe_environment, is_complete, open_run
 from clearmargin.types import Listener
-from clearmargin.workflow import Images, audit_data, check_model, pack_images, split_seed, what_is_shown
+from clearmargin.workflow import audit_data, check_model, pack_images, split_seed, what_is_shown
 
 PROTOCOLS: tuple[By, By] = ("image", "patient")
 """Also the folders of their runs."""
@@ -77,7 +78,9 @@ def measure_optimism(
 def _train(config: RunConfig, by: By, folder: Path, images: Images, log: RunLog) -> pd.DataFrame:
     log.note(f"Folds of {by}s.")
     split = config.split.model_copy(update={"by": by})
-    folds = train_folds(config.model_copy(update={"split": split}), folder, images, log)
+    # Image by image: a random split takes slides apart, and neighbours would count on one side only.
+    evaluate = config.evaluate.model_copy(update={"context": "none"})
+    folds = train_folds(config.model_copy(update={"split": split, "evaluate": evaluate}), folder, images, log)
     return pd.concat([_decided(fold) for fold in folds], ignore_index=True)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +12,14 @@ from clearmargin.bundle.write import check_new, rewrite_bundle
 from clearmargin.data.audit import audit_images
 from clearmargin.data.manifest import data_hash
 from clearmargin.data.store import pack_store
-from clearmargin.decision import probability
 from clearmargin.evaluation.calibration import check_both_classes
 from clearmargin.evaluation.choices import Choices, choose, known_ids
 from clearmargin.evaluation.drift import build_reference
 from clearmargin.evaluation.metrics import brier
+from clearmargin.networks import Images, find_surroundings
 from clearmargin.predict.predictor import Predictor
 from clearmargin.settings import RunConfig
+from clearmargin.studies.external import choices_of, compute_logits
 from clearmargin.training.records import choice_fields
 from clearmargin.training.run_folder import now
 from clearmargin.types import Listener
@@ -53,9 +54,18 @@ def recalibrate(predictor: Predictor, config: RunConfig, out: Path, *, listener:
     check_both_classes(manifest.labels(), "a model cannot be calibrated")
     store = pack_store(manifest, model.preprocessing, listener=listener)
     listener.stage("predict")
-    logits = predictor.logits(store.images).astype(np.float64)
-    table = manifest.frame[["patient_id", "slide_id", "label"]].assign(logit=logits)
-    choices = choose(table, config.evaluate, seed=config.seed)
+    images = Images(audit, model.preprocessing, store, data_hash(manifest))
+    field, thumbnail = model.architecture.field, model.architecture.thumbnail
+    architecture = config.model.model_copy(
+        update={"field": field or 0, "thumbnail": thumbnail or config.model.thumbnail}
+    )
+    everyone = np.arange(len(manifest))
+    surroundings = find_surroundings(config.model_copy(update={"model": architecture}), manifest, everyone)
+    own = None if model.context is None else model.context.grid.step
+    step = own if isinstance(surroundings, str) else surroundings.step
+    table = compute_logits(predictor, images, step=step)
+    choices = choose(table, config.evaluate, seed=config.seed, surroundings=surroundings)
+    decided = choices.apply(table)
     for remark in choices.remarks():
         listener.note(remark)
     n_patients = int(manifest.frame["patient_id"].nunique()) if manifest.knows_patients else None
@@ -64,20 +74,20 @@ def recalibrate(predictor: Predictor, config: RunConfig, out: Path, *, listener:
     reference = model.reference
     if reference is not None:  # the scores of training were calibrated otherwise
         unit = "image" if patients is None else "patient"
-        fresh = build_reference(
-            {}, patients=None, probabilities=choices.probabilities(logits), held_out_patients=patients
-        )
+        scores = decided["probability"].to_numpy(dtype=np.float64)
+        fresh = build_reference({}, patients=None, probabilities=scores, held_out_patients=patients)
         reference = reference.model_copy(update={"score": fresh.score if unit == reference.unit else None})
-    choices = replace(choices, point=replace(choices.point, chosen_on="the images of the recalibration"))
+    choices = choices.on("the images of the recalibration")
     changes = {
         "reference": reference,
-        "operating_points": {choices.point.name: choices.point},
-        "operating_point": choices.point.name,
         "lineage": model.lineage.model_copy(update={"recalibrated": record}),
         **choice_fields(choices),
     }
     fields = {name: getattr(model, name) for name in ModelFile.model_fields}
     rewrite_bundle(predictor.bundle, out, ModelFile(**(fields | changes)))
     labels = manifest.labels()
-    before = brier(labels, probability(logits, model.calibrated_by))
-    return Recalibrated(out, choices, len(manifest), n_patients, before, brier(labels, choices.probabilities(logits)))
+    before, after = (
+        brier(labels, table["probability"].to_numpy(dtype=np.float64))
+        for table in (choices_of(model).apply(table), decided)
+    )
+    return Recalibrated(out, choices, len(manifest), n_patients, before, after)

@@ -14,16 +14,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from clearmargin.images.fields import Fields
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingImages:
     """The packed images with the rows to train and validate on.
 
-    `images` is (N, H, W, C) uint8, a memory map or an array; `labels` is (N,); `train` and `validation`
+    `images` is (N, H, W, C) uint8, a memory map, an array or fields; `labels` is (N,); `train` and `validation`
     are row numbers.
     """
 
-    images: NDArray[np.uint8]
+    images: NDArray[np.uint8] | Fields
     labels: NDArray[np.int8]
     train: NDArray[np.intp]
     validation: NDArray[np.intp]
@@ -74,6 +76,6 @@ def batch_bounds(n: int, size: int) -> list[tuple[int, int]]:
     return list(zip(starts, [*starts[1:], n], strict=True))
 
 
-def gather(images: NDArray[np.uint8], rows: NDArray[np.intp]) -> Tensor:
+def gather(images: NDArray[np.uint8] | Fields, rows: NDArray[np.intp]) -> Tensor:
     """(B, H, W, C) uint8 copies of the images in these rows."""
     return torch.from_numpy(images[rows])

@@ -52,8 +52,6 @@ class Fitted:
     stopped_early: bool
     precision: str
     device: str
-    weights_sha256: str | None = None
-    """Of the file that a pretrained network came from."""
 
 
 def fit_model(
@@ -195,7 +193,7 @@ class _Trainer:
     ) -> Tensor:
         """What the network sees of these rows, changed at random where a generator is given."""
         if isinstance(self.data, TrainingFeatures):
-            return self.fabric.to_device(self.data.gather(rows, generator))  # type: ignore[no-any-return]
+            return self.fabric.to_device(self.data.gather(rows, generator))
         x = scale_pixels(self.fabric.to_device(gather(self.data.images, rows)))
         if generator is not None:
             x = augment(x, self.config.augment, generator)

@@ -6,20 +6,18 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch.nn import ModuleList
 
-from clearmargin.bundle.schema import Architecture, Lineage, ModelFile
+from clearmargin.bundle.schema import Architecture, Context, Lineage, ModelFile
 from clearmargin.data.store import Store
 from clearmargin.decision import Abstention, Temperature
 from clearmargin.evaluation.choices import Choices
 from clearmargin.images.preprocess import Preprocessing
 from clearmargin.models.backbones import Backbone
-from clearmargin.models.contract import Classifier, count_parameters
-from clearmargin.models.ensemble import Ensemble
+from clearmargin.models.contract import count_parameters
 from clearmargin.reference import Reference
 from clearmargin.settings import RunConfig
 from clearmargin.training.log import RunLog
-from clearmargin.training.loop import Fitted
+from clearmargin.training.networks import Trained
 from clearmargin.types import Content
 
 
@@ -36,8 +34,6 @@ def build_model_file(
     return ModelFile(
         architecture=architecture,
         preprocessing=preprocessing,
-        operating_points={choices.point.name: choices.point},
-        operating_point=choices.point.name,
         content=content,
         reference=reference,
         lineage=lineage,
@@ -46,7 +42,15 @@ def build_model_file(
 
 
 def choice_fields(choices: Choices) -> dict[str, Any]:
-    """The fields of model.json that hold what was chosen, but for the operating point."""
+    """The fields of model.json that hold what was chosen: of an image by itself, and in context where there is one."""
+    if choices.alone is None or isinstance(choices.context, str):
+        reason = choices.context if isinstance(choices.context, str) else None
+        return {**_decision_fields(choices), "context": None, "no_context": reason}
+    context = Context(grid=choices.context, **_decision_fields(choices))
+    return {**_decision_fields(choices.alone), "context": context, "no_context": None}
+
+
+def _decision_fields(choices: Choices) -> dict[str, Any]:
     calibration, abstention = choices.calibration, choices.abstention
     scaled = isinstance(calibration, Temperature)
     return {
@@ -56,6 +60,8 @@ def choice_fields(choices: Choices) -> dict[str, Any]:
         "no_abstention": abstention if isinstance(abstention, str) else None,
         "levels": choices.kept_levels(),
         "no_levels": {name: level for name, level in choices.levels.items() if isinstance(level, str)},
+        "operating_points": {choices.point.name: choices.point},
+        "operating_point": choices.point.name,
     }
 
 
@@ -77,6 +83,7 @@ def build_lineage(
         seed=config.seed,
         split=protocol["split"],
         folds=protocol.get("folds", 0),
+        crossfit=protocol.get("crossfit", 0),
         stamp=protocol.get("stamp"),
         data_sha256=data_sha256,
         split_sha256=protocol["split_sha256"],
@@ -87,22 +94,36 @@ def build_lineage(
     )
 
 
-def describe_architecture(config: RunConfig, model: Classifier, *, networks: int = 1) -> Architecture:
-    """The network, or so many of them as one: its name, and for a backbone what it is built of besides."""
+def describe_architecture(config: RunConfig, trained: Trained, *, field: bool) -> Architecture:
+    """The networks, by their name, and for backbones what they are built of besides.
+
+    Args:
+        config: the settings.
+        trained: the networks that see one image.
+        field: as many see the field around it.
+    """
     built: dict[str, Any] = {}
-    first = next(part for part in model.modules() if not isinstance(part, Ensemble | ModuleList))
+    first = trained.networks[0].model
     if isinstance(first, Backbone):
         built = {
             "head": first.options.head,
             "input_px": first.input_px,
             "arguments": dict(first.options.arguments),
         }
-    return Architecture(name=config.model.name, parameters=count_parameters(model), ensemble=networks, **built)
+    return Architecture(
+        name=config.model.name,
+        parameters=count_parameters(trained.model),
+        ensemble=len(trained.networks),
+        field=config.model.field if field else None,
+        thumbnail=config.model.thumbnail if field else None,
+        **built,
+    )
 
 
-def describe_run(model: ModelFile, fitted: Fitted, store: Store, log: RunLog) -> dict[str, Any]:
+def describe_run(model: ModelFile, trained: Trained, store: Store, log: RunLog) -> dict[str, Any]:
     """What environment.json says of the training besides the machine."""
     log.close_stage()
+    fitted = trained.networks[0]
     return {
         "threads": torch.get_num_threads(),
         "device": fitted.device,

@@ -2,7 +2,7 @@
 
 config.toml environment.json manifest.parquet audit.json split.csv history.csv log.jsonl
 predictions.csv metrics.json report.html bundle/ checkpoint/ run.json
-and folds/ or seeds/, with a run in each folder of theirs
+and folds/ or seeds/, with a run in each folder of theirs; networks/ and field/, with history.csv and checkpoint/
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ Kind = Literal["run", "optimism"]
 """What a folder holds: a run (or an evaluation), or the runs of `optimism` under either split."""
 FOLDS, SEEDS = "folds", "seeds"
 """Folders of the runs that a cross-validation, or a run with several seeds, is made of."""
+NETWORKS, FIELD = "networks", "field"
+"""Folders of the networks of one run: of those trained on different patients, and of what sees the field of patches."""
 
 
 def is_complete(run: Path) -> bool:
@@ -41,7 +43,7 @@ def is_complete(run: Path) -> bool:
 
 def is_begun(run: Path) -> bool:
     """Training has saved something, or the run is complete."""
-    return (run / "checkpoint").is_dir() or (run / FOLDS).is_dir() or is_complete(run)
+    return any((run / name).is_dir() for name in ("checkpoint", FOLDS, NETWORKS)) or is_complete(run)
 
 
 @contextmanager

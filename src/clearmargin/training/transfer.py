@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,14 +28,6 @@ _MEASURED = 512
 """Training images on which the size of each feature is measured, where they are not all computed anyway."""
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
-    """An untrained or pretrained network in evaluation mode; `weights_sha256` is that of the file it came from."""
-
-    model: Classifier
-    weights_sha256: str | None = None
-
-
 class HeadOnly(Classifier):
     """The head of a backbone as a classifier of its pooled features, (B, width, 1, 1)."""
 
@@ -49,8 +42,8 @@ class HeadOnly(Classifier):
         return self.head(features.mean(dim=(2, 3)))  # type: ignore[no-any-return]  # nn.Module.__call__ is untyped
 
 
-def build_start(config: RunConfig, shape: tuple[int, int, int], *, listener: Listener = Listener()) -> Start:
-    """The network that training begins with; where a pretrained kind starts from random weights, the listener hears it.
+def begin(config: RunConfig, shape: tuple[int, int, int]) -> Classifier:
+    """The network (H, W, C) that training begins with, pretrained where there are weights; in evaluation mode.
 
     Raises:
         ClearmarginError: of the kind that fits: no such model, a library that is not installed, weights that are not
@@ -58,18 +51,30 @@ def build_start(config: RunConfig, shape: tuple[int, int, int], *, listener: Lis
     """
     settings = config.model
     if not is_backbone(settings.name):
-        return Start(build_model(settings.name, shape, seed=config.seed))
+        return build_model(settings.name, shape, seed=config.seed)
     path = find_weights(settings)
     model = build_model(settings.name, shape, seed=config.seed, options=_options(settings, path))
     assert isinstance(model, Backbone)
-    if path is None:
+    if path is not None:
+        model.trunk.load(read_weights(path, keras=settings.name == "squeezenet"), str(path))
+    return model
+
+
+def hash_weights(settings: ModelSettings, *, listener: Listener = Listener()) -> str | None:
+    """The hash of the file of pretrained weights; None for a random start, of which the listener hears in a backbone.
+
+    Raises:
+        ClearmarginError: the weights are not there, or cannot be fetched.
+    """
+    path = find_weights(settings)
+    if path is not None:
+        return file_sha256(path)
+    if is_backbone(settings.name):
         listener.note(
             f"The model '{settings.name}' starts from random weights, nothing of it is pretrained. "
             "Give --weights FILE for pretrained ones, or --weights hub to fetch timm's own."
         )
-        return Start(model)
-    model.trunk.load(read_weights(path, keras=settings.name == "squeezenet"), str(path))
-    return Start(model, file_sha256(path))
+    return None
 
 
 def check_pretrained(config: RunConfig) -> None:
@@ -108,7 +113,7 @@ def find_weights(settings: ModelSettings) -> Path | None:
 
 
 def fit(
-    start: Start,
+    model: Classifier,
     data: TrainingImages,
     config: RunConfig,
     preprocessing: Preprocessing,
@@ -121,11 +126,11 @@ def fit(
     """Trains as the settings of the section `transfer` say, or goes on from the checkpoint in the run folder.
 
     Args:
-        start: from `build_start`.
-        data: the rows to train and validate on; its images are those of `store`.
+        model: from `begin`.
+        data: the rows to train and validate on.
         config: the settings.
         preprocessing: of the images.
-        store: where the images lie; features are kept beside it.
+        store: where the images of `data` lie if features are asked for, which are kept beside it.
         run: the run folder.
         fingerprint: of everything that decides the result.
         listener: hears how it goes on.
@@ -133,18 +138,16 @@ def fit(
     Raises:
         ClearmarginError: as `fit_model` and `load_features`.
     """
-    model = start.model
     if config.transfer.mode != "features" or not isinstance(model, Backbone):
-        if isinstance(model, Backbone) and start.weights_sha256 is not None:
+        if isinstance(model, Backbone) and config.model.weights:
             model.head.standardise(*_measure(model, data, preprocessing))
-        fitted = fit_model(model, data, config, preprocessing, run=run, fingerprint=fingerprint, listener=listener)
-        return replace(fitted, weights_sha256=start.weights_sha256)
+        return fit_model(model, data, config, preprocessing, run=run, fingerprint=fingerprint, listener=listener)
     features = load_features(model, store, name=config.model.name, views=config.transfer.views, listener=listener)
     pooled = TrainingFeatures(features, data.labels, data.train, data.validation)
     model.head.standardise(*pooled.spread())
     head = HeadOnly(model.head)
     fitted = fit_model(head, pooled, config, preprocessing, run=run, fingerprint=fingerprint, listener=listener)
-    return replace(fitted, model=model.eval(), weights_sha256=start.weights_sha256)
+    return replace(fitted, model=model.eval())
 
 
 def _measure(model: Backbone, data: TrainingImages, preprocessing: Preprocessing) -> tuple[Tensor, Tensor]:
@@ -160,7 +163,8 @@ def _measure(model: Backbone, data: TrainingImages, preprocessing: Preprocessing
 
 
 def _options(settings: ModelSettings, weights: Path | None) -> BackboneOptions:
-    arguments, pretrained = parse_arguments(settings.arguments), {}
+    arguments = parse_arguments(settings.arguments)
+    pretrained: dict[str, Any] = {}
     if weights is not None and settings.name.startswith(PREFIX):
         hub = read_hub_config(weights)
         wanted = settings.name.removeprefix(PREFIX).partition(".")[0]
