@@ -16,6 +16,7 @@ import torch
 from tests.bundle.small_bundle import pictures, write_working
 from tests.models import keras_squeezenet
 from tests.models.torchvision_stand_in import import_timm
+from tests.slides import Placed
 from tests.training.toy_training import Heard, lasting, toy_images, train, train_in_pieces, weights
 
 import clearmargin
@@ -275,6 +276,35 @@ def test_from_pretrained_features_to_a_bundle_that_needs_no_file_of_weights(
     assert predictor.predict(sorted(data.rglob("*.png"))[:3])["probability"].between(0, 1).all()
     folders = [place for place in (Path(os.environ["CLEARMARGIN_CACHE"]) / "stores").iterdir() if place.is_dir()]
     assert len(folders) == 2  # the images and their features, once for both folds
+
+
+def test_cross_fitted_networks_share_the_features_and_are_evaluated_in_context_elsewhere(
+    placed: Placed, quick_networks: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLEARMARGIN_CACHE", str(tmp_path / "cache"))
+    file = keras_squeezenet.write_weights(tmp_path / "weights.h5")
+    settings = {
+        "evaluate.resamples": 100, "model.input_px": 40, "train.crossfit": 2, "split.fractions": (0.55, 0.15, 0.3),
+        "train.learning_rate": 1e-2,
+    }  # fmt: skip
+    run = clearmargin.train(
+        placed.data, tmp_path / "run", model="squeezenet", weights=file, epochs=5, settings=settings
+    )
+    bundle = read_bundle(run.folder)
+    assert (bundle.model.architecture.ensemble, bundle.model.lineage.crossfit) == (2, 2)
+    assert bundle.model.lineage.weights_sha256 == sha256(file)
+    assert bundle.model.architecture.field is None
+    assert bundle.model.context is not None
+    assert len([place for place in (tmp_path / "cache" / "stores").iterdir() if place.is_dir()]) == 2
+    first, second = load_torch_model(bundle).members  # type: ignore[union-attr]
+    one, other = first.state_dict(), second.state_dict()
+    differing = {name.partition(".")[0] for name in one if not torch.equal(one[name], other[name])}
+    assert differing == {"head"}
+    elsewhere = clearmargin.evaluate(run.folder, placed.others, tmp_path / "elsewhere")
+    assert elsewhere.metrics["test"]["image"]["auroc"]["value"] > 0.7
+    clearmargin.calibrate(run.folder, placed.others, tmp_path / "anew")
+    anew = read_bundle(tmp_path / "anew").model
+    assert (anew.architecture, anew.lineage.weights_sha256) == (bundle.model.architecture, sha256(file))
 
 
 def sha256(path: Path) -> str:
