@@ -138,12 +138,31 @@ class TestChanges:
     def test_every_setting_can_be_changed_by_its_dotted_name_or_leaf(self) -> None:
         for name in setting_names():
             section, _, leaf = name.rpartition(".")
-            holder = getattr(RunConfig(), section) if section else RunConfig()
+            holder = getattr(load_recipe("default"), section) if section else RunConfig()
             value = getattr(holder, leaf)
             if value is not None:
                 plain = list(value) if isinstance(value, tuple) else value
                 load_recipe("default", {name: plain})
                 load_recipe("default", {leaf: plain})
+
+    def test_epochs_set_by_hand_have_no_floor(self) -> None:
+        assert load_recipe("default").train.min_steps > 0
+        assert load_recipe("default", {"epochs": 3}).train.min_steps == 0
+        assert load_recipe("default", {"train.epochs": 3, "min_steps": 40}).train.min_steps == 40
+        assert load_recipe("default", {"epochs": 3}, base=load_recipe("default")).train.min_steps == 0
+
+    def test_a_change_set_by_hand_holds_for_grey_images_too(self) -> None:
+        written = load_recipe("default").augment_grey
+        assert written is not None
+        config = load_recipe("default", {"zoom": 0.33, "augment.horizontal_flip": False})
+        assert (config.augment.zoom, config.augment.horizontal_flip) == (0.33, False)
+        assert config.augment_grey == written.model_copy(update={"zoom": 0.33, "horizontal_flip": False})
+
+    def test_a_change_for_grey_images_alone_leaves_the_others(self) -> None:
+        config = load_recipe("default", {"augment_grey.zoom": 0.33, "augment.zoom": 0.11})
+        assert config.augment_grey is not None
+        assert (config.augment.zoom, config.augment_grey.zoom) == (0.11, 0.33)
+        assert load_recipe("cancernet", {"augment.zoom": 0.11}).augment_grey is None
 
     def test_settings_cannot_be_changed_afterwards(self) -> None:
         with pytest.raises(ValueError, match="frozen"):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import tomli_w
 from pydantic import ValidationError
@@ -20,6 +20,7 @@ from clearmargin.errors import ConfigError, UnknownName, closest
 from clearmargin.settings import RunConfig, Section
 
 RECIPES_FOLDER = Path(__file__).parent / "recipes"
+_GREY = "augment_grey"
 
 
 def recipe_names() -> list[str]:
@@ -56,6 +57,7 @@ def load_recipe(name: str, changes: Mapping[str, Any] | None = None, *, base: Ru
         if not isinstance(place, dict):
             raise ConfigError(_section_needed(section, place))
         place[leaf] = value
+    _hold_by_hand(values, changes or {})
     return check_config(values)
 
 
@@ -121,19 +123,29 @@ def setting_names() -> list[str]:
     """Every key that `--set` takes, dotted, in the order of the classes above."""
     names: list[str] = []
     for name, entry in RunConfig.model_fields.items():
-        section = entry.annotation
-        if isinstance(section, type) and issubclass(section, Section):
-            names += [f"{name}.{leaf}" for leaf in section.model_fields]
-        else:
-            names.append(name)
+        kinds = [kind for kind in (entry.annotation, *get_args(entry.annotation)) if isinstance(kind, type)]
+        section = next((kind for kind in kinds if issubclass(kind, Section)), None)
+        names += [name] if section is None else [f"{name}.{leaf}" for leaf in section.model_fields]
     return names
+
+
+def _hold_by_hand(values: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    """What a user set is not adapted to the images: epochs have no floor then, and a change holds for grey ones too."""
+    given = {_full_key(key): value for key, value in changes.items()}
+    if "train.epochs" in given and "train.min_steps" not in given:
+        values["train"]["min_steps"] = 0
+    grey = values.get(_GREY)
+    if isinstance(grey, dict):
+        changed = {key.removeprefix("augment."): value for key, value in given.items() if key.startswith("augment.")}
+        grey |= {leaf: value for leaf, value in changed.items() if f"{_GREY}.{leaf}" not in given}
 
 
 def _full_key(key: str) -> str:
     names = setting_names()
     if key in names:
         return key
-    matches = [name for name in names if name.rpartition(".")[2] == key]
+    # What is set for `augment` holds for grey images too.
+    matches = [name for name in names if name.rpartition(".")[2] == key and not name.startswith(f"{_GREY}.")]
     if len(matches) == 1:
         return matches[0]
     if matches:

@@ -30,9 +30,10 @@ from clearmargin.images.preprocess import Preprocessing
 from clearmargin.models.contract import Classifier
 from clearmargin.predict.session import Session
 from clearmargin.settings import RunConfig
+from clearmargin.training.adapt import adapt_to_images, are_grey, describe_adapted
 from clearmargin.training.batches import TrainingImages
 from clearmargin.training.loop import Fitted, choose_precision
-from clearmargin.training.networks import Trained, train_networks
+from clearmargin.training.networks import Trained, fewest_trained_on, train_networks
 from clearmargin.training.run_folder import FIELD
 from clearmargin.training.transfer import begin, fit, hash_weights
 from clearmargin.types import Listener
@@ -52,6 +53,11 @@ class Images:
     @property
     def manifest(self) -> Manifest:
         return self.audit.manifest
+
+    @property
+    def grey(self) -> bool:
+        """They are in shades of grey."""
+        return are_grey(self.store.images, content=self.manifest.content)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +102,11 @@ def learn(config: RunConfig, assignment: Assignment, images: Images, *, out: Pat
     identity = f"{__version__}{dump_config(config)}{images.data_sha256}{assignment.sha256}{weights or ''}"
     labels = assignment.manifest.labels()
     data = TrainingImages(images.store.images, labels, assignment.rows("train"), assignment.rows("validation"))
+    adapted = adapt_to_images(config, images=fewest_trained_on(data, parts), grey=images.grey)
+    for remark in describe_adapted(config, adapted):
+        listener.note(remark)
     trained, network, logits = _train(
-        config,
+        adapted,
         data,
         images.preprocessing,
         store=images.store,
@@ -116,7 +125,7 @@ def learn(config: RunConfig, assignment: Assignment, images: Images, *, out: Pat
     )
     (out / FIELD).mkdir(exist_ok=True)
     _, second, field_logits = _train(
-        config,
+        adapted,
         replace(data, images=fields),
         spec,
         store=images.store,

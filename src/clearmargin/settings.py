@@ -186,6 +186,8 @@ class AugmentSettings(Section):
 
 class TrainSettings(Section):
     epochs: Annotated[int, Field(ge=1)] = 10
+    min_steps: Annotated[int, Field(ge=0)] = 0
+    """Few images are trained on for more epochs, until so many batches were seen; setting `epochs` alone makes it 0."""
     batch_size: Annotated[int, Field(ge=1)] = 64
     optimizer: Literal["adam", "adamw", "adagrad"] = "adam"
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
@@ -269,6 +271,8 @@ class RunConfig(Section):
     model: ModelSettings = ModelSettings()
     transfer: TransferSettings = TransferSettings()
     augment: AugmentSettings = AugmentSettings()
+    augment_grey: AugmentSettings | None = None
+    """Takes the place of `augment` for images in shades of grey; what is set for `augment` by hand holds here too."""
     train: TrainSettings = TrainSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
 
@@ -298,7 +302,8 @@ class RunConfig(Section):
             )
         if (self.images.mean, self.images.std) != (0.0, 1.0):
             raise ValueError(f"the model '{name}' normalises images itself; set images.mean=0 and images.std=1")
-        if mode == "features" and self.augment != AugmentSettings():
+        none = AugmentSettings()
+        if mode == "features" and (self.augment, self.augment_grey or none) != (none, none):
             raise ValueError(
                 "features are computed once and cannot be augmented; leave the settings of augment out, "
                 "use transfer.views=8 or transfer.mode=finetune"

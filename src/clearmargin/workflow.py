@@ -167,7 +167,7 @@ def run_training(
             reference=reference,
         )
         write_bundle(out / "bundle", model_file, learned.network, field=learned.field)
-        environment |= describe_run(model_file, learned.trained, images.store, log)
+        environment |= describe_run(model_file, learned.trained, images.store, log) | {"grey": images.grey}
         write_json(out / "environment.json", environment)
         finish(out, metrics, images, log, with_report=with_report)
     return Run(out)

@@ -235,6 +235,7 @@ def test_frozen_random_features_are_refused_and_a_random_start_is_said() -> None
         ({"model.name": "residual"}, r"'residual' is not pretrained"),
         ({"images.std": 0.5}, r"normalises images itself; set images\.mean=0"),
         ({"augment.stain": 0.1}, r"cannot be augmented.*transfer\.views=8"),
+        ({"augment_grey.shift": 0.1}, r"cannot be augmented.*transfer\.views=8"),
         ({"model.field": 5}, r"'squeezenet' sees whole images, .*; set model\.field=0"),
     ],
 )

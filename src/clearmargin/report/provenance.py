@@ -110,7 +110,7 @@ def methods(run: RunFiles) -> Terms:
     if config is not None:
         terms += [
             ("Training", _training_line(config, run)),
-            ("Augmentation", _augmentation(config.augment)),
+            ("Augmentation", _augmentation(_changes(config, environment))),
         ]
     terms += _decisions(run, run.metrics, "")
     if run.in_context:
@@ -233,15 +233,18 @@ def _crossfitting(run: RunFiles) -> str | None:
 
 def _training_line(config: RunConfig, run: RunFiles) -> str:
     train, kept = config.train, kept_epoch(run)
-    ran = f"{len(run.history)} of at most {plural(train.epochs, 'epoch')}" if run.history is not None else None
-    if ran and run.crossfit:
+    done = 0 if run.history is None else len(run.history)
+    most = plural(max(done, train.epochs), "epoch")
+    ran = f"{done} of at most {most}" if done else f"at most {most}"
+    if done and run.crossfit:
         ran = f"each network {'up to ' if train.patience else ''}{ran}"
     return join(
         f"recipe {config.recipe}",
         f"{train.optimizer}, learning rate {train.learning_rate:g} ({train.schedule})",
         train.weight_decay and f"weight decay {train.weight_decay:g}",
         f"batches of {train.batch_size}",
-        ran or f"at most {plural(train.epochs, 'epoch')}",
+        ran,
+        train.min_steps and f"more epochs where they make fewer than {count(train.min_steps)} steps",
         train.patience and f"stops after {plural(train.patience, 'epoch')} without a better {_plain(train.monitor)}",
         kept is not None and f"weights of epoch {kept} kept{_why_kept(config)}",
         kept is None and run.crossfit and f"each network's own epoch kept{_why_kept(config)}",
@@ -257,6 +260,11 @@ def _why_kept(config: RunConfig) -> str:
 
 def _plain(name: str) -> str:
     return name.replace("_", " ").replace("auroc", "AUROC")
+
+
+def _changes(config: RunConfig, environment: Values) -> AugmentSettings:
+    grey = config.augment_grey if environment.get("grey") else None
+    return grey or config.augment
 
 
 def _augmentation(settings: AugmentSettings) -> str:

@@ -54,7 +54,7 @@ def stages(environment: Values) -> list[tuple[str, str, str]]:
 def settings(config: RunConfig) -> list[Setting]:
     """Every setting, dotted, marked where it is not the default."""
     now, default = _flat(config.model_dump(mode="json")), _flat(RunConfig().model_dump(mode="json"))
-    return [Setting(key, _text(value), value != default[key]) for key, value in now.items()]
+    return [Setting(key, _text(value), value != default.get(key)) for key, value in now.items()]
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

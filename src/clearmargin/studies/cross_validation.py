@@ -126,7 +126,7 @@ def cross_validate(
             log=log,
         )
         log.close_stage()
-        write_json(out / "environment.json", environment | {"seconds": dict(log.seconds)})
+        write_json(out / "environment.json", environment | {"seconds": dict(log.seconds), "grey": images.grey})
         finish(out, metrics, images, log)
     return Run(out)
 

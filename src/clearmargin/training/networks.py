@@ -103,6 +103,14 @@ def train_networks(
     return Trained(tuple(networks), parts)
 
 
+def fewest_trained_on(data: TrainingImages, parts: NDArray[np.intp] | None) -> int:
+    """How many images the network that sees the fewest is trained on."""
+    if parts is None:
+        return len(data.train)
+    sizes = np.bincount(parts[parts >= 0])
+    return int(sizes.sum() - sizes.max())
+
+
 def _mean_history(histories: Sequence[Sequence[dict[str, float]]]) -> list[dict[str, float]]:
     """Epoch by epoch the mean over the networks that got so far."""
     rows = []
