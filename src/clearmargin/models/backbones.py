@@ -98,7 +98,7 @@ class Backbone(Classifier):
     def forward_features(self, x: Tensor) -> Tensor:
         if x.shape[1] == 1:
             x = x.expand(-1, 3, -1, -1)
-        height, width = x.shape[2:]
+        height, width = (int(side) for side in x.shape[2:])
         size = self.trunk.fixed_size or (round(height * self._enlarged), round(width * self._enlarged))
         if size != (height, width):
             x = F.interpolate(x, size=size, mode="bilinear", align_corners=False)
