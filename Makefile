@@ -56,4 +56,5 @@ clean:
 
 .venv/.installed-dev: .venv/.installed
 	$(PIP) --editable . --group dev
+	$(PIP) --no-deps timm huggingface_hub  # without torchvision, which does not import beside every build of torch
 	touch $@

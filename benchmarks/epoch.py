@@ -38,7 +38,7 @@ def seconds_of_epoch(data: TrainingImages, config: RunConfig, preprocessing: Pre
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser, images=6_000)
-    parser.add_argument("--recipe", action="append", help="one or more; all if not given")
+    parser.add_argument("--recipe", action="append", help="one or more; if not given, all that train a whole network")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     with folder_of(options.data, options.images) as root, tempfile.TemporaryDirectory() as cache:
@@ -46,7 +46,7 @@ def main() -> None:
         sizes = manifest.frame[["width", "height"]].to_numpy(dtype=int)
         print(f"{len(manifest):,} images, {torch.get_num_threads()} threads")
         print(f"{'recipe':<14} {'precision':<11} {'epoch/s':>9} {'compute/s':>10} {'epoch : compute':>16}")
-        for name in options.recipe or recipe_names():
+        for name in options.recipe or [name for name in recipe_names() if name != "transfer"]:
             config = load_recipe(name, {"train.epochs": 2})
             preprocessing = choose_preprocessing(config.images, sizes)
             store = pack_store(manifest, preprocessing, folder=Path(cache))

@@ -323,6 +323,7 @@ class TestErrors:
             "UsageError": (2, 400),
             "ConfigError": (2, 400),
             "UnknownName": (2, 400),
+            "MissingExtra": (2, 400),
             "DataError": (3, 422),
             "ImageError": (3, 422),
             "AuditBlocked": (3, 422),

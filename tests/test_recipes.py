@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from tests.models import keras_squeezenet
 
 import clearmargin
 from clearmargin.config import load_recipe, recipe_names
@@ -16,7 +17,9 @@ from clearmargin.config import load_recipe, recipe_names
 @pytest.mark.parametrize("recipe", recipe_names())
 def test_recipe_runs_from_images_to_predictions(make_folder: Callable[..., Path], recipe: str) -> None:
     data = make_folder(patients=8, px=24)
-    settings = {"evaluate.resamples": 100}
+    settings: dict[str, object] = {"evaluate.resamples": 100}
+    if recipe == "transfer":
+        settings |= {"model.weights": str(keras_squeezenet.write_weights(data.parent / "weights.h5"))}
     run = clearmargin.train(data, data.parent / "run", recipe=recipe, epochs=1, settings=settings)
     stored = pd.read_csv(run.folder / "predictions.csv")
     assert len(stored) == 64
@@ -37,7 +40,7 @@ def test_recipes_hold_the_facts_of_their_systems() -> None:
         "cnn_3conv": {"optimizer": "adam"},
         "cancernet": {"balance": "weights"},
     }
-    assert set(recipe_names()) == {*facts, "default"}
+    assert set(recipe_names()) == {*facts, "default", "transfer"}
     for name, expected in facts.items():
         train = load_recipe(name).train
         assert {key: getattr(train, key) for key in expected} == expected

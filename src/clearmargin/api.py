@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 from clearmargin.config import check_config, load_recipe, read_config
 from clearmargin.errors import DataError, UsageError
 from clearmargin.images.file_names import written_name
-from clearmargin.settings import DataSettings
+from clearmargin.settings import DataSettings, is_backbone
 from clearmargin.types import Listener
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def train(
     *,
     recipe: str | None = None,
     model: str | None = None,
+    weights: Pathlike | None = None,
     by: Literal["patient", "image"] | None = None,
     split: Pathlike | None = None,
     epochs: int | None = None,
@@ -78,8 +79,9 @@ def train(
     Args:
         data: a folder of images, or a CSV or Parquet file with path,label.
         out: the run folder to make, or to go on with when `resume`.
-        recipe: a recipe's name or a TOML file; `default` when None.
-        model: another architecture than the recipe's.
+        recipe: a recipe's name or a TOML file; when None `default`, for a pretrained model `transfer`.
+        model: another architecture than the recipe's; also `squeezenet` or `timm:NAME`.
+        weights: of those two: a file of pretrained weights, or `hub` to fetch timm's own.
         by: what a fresh split keeps together; `patient` when None.
         split: a CSV with path (or patient_id) and split, used instead of a fresh split.
         epochs: instead of the recipe's.
@@ -104,6 +106,7 @@ def train(
 
     given: dict[str, Any] = {
         "model.name": model,
+        "model.weights": weights if weights in (None, "hub") else _absolute(weights),
         "split.by": by,
         "train.epochs": epochs,
         "seed": seed,
@@ -119,7 +122,8 @@ def train(
     changes = {**(settings or {}), **_given(given)}
     saved = Path(out) / "config.toml"
     base = read_config(saved) if resume and recipe is None and saved.is_file() else None
-    config = load_recipe(recipe or "default", changes, base=base)
+    named = str(changes.get("model.name") or changes.get("name") or "")
+    config = load_recipe(recipe or ("transfer" if is_backbone(named) else "default"), changes, base=base)
     run = cross_validate if config.split.folds and config.split.fold is None else run_training
     return run(config, Path(out), resume=resume, command=command, listener=listener)
 

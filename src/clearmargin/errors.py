@@ -3,7 +3,8 @@
     ClearmarginError            1   500   (never raised itself)
     ├── UsageError              2   400   the command or the settings are wrong
     │   ├── ConfigError         2   400   unknown key, value out of range
-    │   └── UnknownName         2   400   no such recipe, model, source…; names the closest
+    │   ├── UnknownName         2   400   no such recipe, model, source…; names the closest
+    │   └── MissingExtra        2   400   a library is not installed that only some jobs need
     ├── DataError               3   422   the data are missing, broken or would mislead
     │   ├── ImageError          3   422   one file cannot be used as an image
     │   ├── AuditBlocked        3   422   the audit found what must be mended first
@@ -52,6 +53,18 @@ class UnknownName(UsageError):
         names = list(known)
         hint = f"; did you mean '{close}'?" if (close := closest(name, names)) else "."
         super().__init__(f"there is no {what} '{name}'{hint} Known: {', '.join(names)}.")
+
+
+class MissingExtra(UsageError):
+    """A library that only some jobs need cannot be used here.
+
+    >>> print(MissingExtra("the model 'timm:vgg16'", "timm"))
+    the model 'timm:vgg16' needs timm; install it with: pip install "clearmargin[backbones]"
+    """
+
+    def __init__(self, what: str, library: str, *, reason: str = "", extra: str = "backbones") -> None:
+        why = f" ({reason})" if reason else ""
+        super().__init__(f'{what} needs {library}{why}; install it with: pip install "clearmargin[{extra}]"')
 
 
 class DataError(ClearmarginError):

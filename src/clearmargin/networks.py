@@ -27,15 +27,15 @@ from clearmargin.evaluation.choices import NO_CONTEXT, known_ids
 from clearmargin.evaluation.context import FEWEST_PATIENTS, Surroundings, slide_places
 from clearmargin.images.fields import Fields, make_thumbnails
 from clearmargin.images.preprocess import Preprocessing
-from clearmargin.models import build_model
 from clearmargin.models.contract import Classifier
 from clearmargin.predict.session import Session
 from clearmargin.settings import RunConfig
 from clearmargin.training.adapt import adapt_to_images, are_grey, describe_adapted
 from clearmargin.training.batches import TrainingImages
-from clearmargin.training.loop import choose_precision
+from clearmargin.training.loop import Fitted, choose_precision
 from clearmargin.training.networks import Trained, fewest_trained_on, train_networks
 from clearmargin.training.run_folder import FIELD
+from clearmargin.training.transfer import begin, fit, hash_weights
 from clearmargin.types import Listener
 
 _PARITY_IMAGES = 32
@@ -69,6 +69,8 @@ class Learned:
     logits: NDArray[np.float64]
     surroundings: Surroundings | str
     """What a context can be made of, or why there is none."""
+    weights_sha256: str | None = None
+    """Of the file that a pretrained network came from."""
     field: Network | None = None
     field_logits: NDArray[np.float64] | None = None
 
@@ -96,19 +98,27 @@ def learn(config: RunConfig, assignment: Assignment, images: Images, *, out: Pat
         ClearmarginError: of the kind that fits.
     """
     parts = _find_parts(config, assignment, listener)
-    identity = f"{__version__}{dump_config(config)}{images.data_sha256}{assignment.sha256}"
+    weights = hash_weights(config.model, listener=listener)
+    identity = f"{__version__}{dump_config(config)}{images.data_sha256}{assignment.sha256}{weights or ''}"
     labels = assignment.manifest.labels()
     data = TrainingImages(images.store.images, labels, assignment.rows("train"), assignment.rows("validation"))
     adapted = adapt_to_images(config, images=fewest_trained_on(data, parts), grey=images.grey)
     for remark in describe_adapted(config, adapted):
         listener.note(remark)
     trained, network, logits = _train(
-        adapted, data, images.preprocessing, parts=parts, identity=identity, run=out, listener=listener
+        adapted,
+        data,
+        images.preprocessing,
+        store=images.store,
+        parts=parts,
+        identity=identity,
+        run=out,
+        listener=listener,
     )
-    learned = Learned(trained, network, logits, "")
+    learned = Learned(trained, network, logits, "", weights_sha256=weights)
     surroundings = find_surroundings(config, images.manifest, learned.chosen_on(assignment))
     if isinstance(surroundings, str) or surroundings.field is None:
-        return Learned(trained, network, logits, surroundings)
+        return replace(learned, surroundings=surroundings)
     fields, spec = make_fields(images, surroundings)
     listener.note(
         f"A second network sees the field of {surroundings.field} × {surroundings.field} patches around each."
@@ -118,12 +128,13 @@ def learn(config: RunConfig, assignment: Assignment, images: Images, *, out: Pat
         adapted,
         replace(data, images=fields),
         spec,
+        store=images.store,
         parts=parts,
         identity=f"{identity}{FIELD}",
         run=out / FIELD,
         listener=listener,
     )
-    return Learned(trained, network, logits, surroundings, second, field_logits)
+    return replace(learned, surroundings=surroundings, field=second, field_logits=field_logits)
 
 
 def find_surroundings(config: RunConfig, manifest: Manifest, chosen_on: NDArray[np.intp]) -> Surroundings | str:
@@ -191,6 +202,7 @@ def _train(
     data: TrainingImages,
     spec: Preprocessing,
     *,
+    store: Store,
     parts: NDArray[np.intp] | None,
     identity: str,
     run: Path,
@@ -198,16 +210,12 @@ def _train(
 ) -> tuple[Trained, Network, NDArray[np.float64]]:
     # What `auto` stands for may differ on the machine where a run is resumed.
     fingerprint = hashlib.sha256(f"{choose_precision(config.train)}{identity}".encode()).hexdigest()
-    trained = train_networks(
-        lambda seed: build_model(config.model.name, spec.shape, seed=seed),
-        data,
-        config,
-        spec,
-        parts=parts,
-        run=run,
-        fingerprint=fingerprint,
-        listener=listener,
-    )
+
+    def train_one(data: TrainingImages, config: RunConfig, run: Path, fingerprint: str) -> Fitted:
+        start = begin(config, spec.shape)
+        return fit(start, data, config, spec, store=store, run=run, fingerprint=fingerprint, listener=listener)
+
+    trained = train_networks(train_one, data, config, parts=parts, run=run, fingerprint=fingerprint, listener=listener)
     whole = trained.model
     onnx = export(whole, data.images, spec, listener)
 

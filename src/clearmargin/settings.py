@@ -13,6 +13,11 @@ from pydantic_core import PydanticCustomError
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
+def is_backbone(name: str) -> bool:
+    """The model of this name is a pretrained network with a new head."""
+    return name == "squeezenet" or name.startswith("timm:")
+
+
 class Section(BaseModel):
     """A group of settings: frozen, and nothing else than what it names."""
 
@@ -127,12 +132,35 @@ class SplitSettings(Section):
 
 class ModelSettings(Section):
     name: str = "residual"
-    """A name of MODELS."""
+    """A name of MODELS, or `timm:NAME` for any network of timm."""
+    weights: str = ""
+    """Of squeezenet and timm: a file of pretrained weights (.safetensors), or `hub` to fetch timm's own."""
+    head: Literal["linear", "mlp"] = "linear"
+    """Of squeezenet and timm: one layer on the pooled features, or a hidden layer of 128 between."""
+    input_px: Literal["auto"] | Annotated[int, Field(ge=16, le=1024)] = "auto"
+    """Of squeezenet and timm: longer side to which the network enlarges images; `auto` is 100, or what it must be."""
+    arguments: tuple[str, ...] = ()
+    """Of timm: what its constructor takes besides, each as key=value, such as init_values=1e-5."""
     field: Literal[0, 3, 5, 7, 9] = 0
     """Patches a side of the field that a second network of this name sees, where the places of patches on their slides
     are known; 0 is no second network."""
     thumbnail: Annotated[int, Field(ge=4, le=64)] = 10
     """Pixels a side to which each patch of a field is reduced."""
+
+
+class TransferSettings(Section):
+    """How a pretrained network is taken over: frozen features with a new head, or trained further."""
+
+    mode: Literal["none", "features", "finetune"] = "none"
+    """`features` computes them once and trains the head; `finetune` trains on; `none` trains everything at once."""
+    views: Literal[1, 8] = 1
+    """Of `features`: of each image as it is, or also of its seven flips and turns."""
+    frozen_epochs: Annotated[int, Field(ge=0)] = 1
+    """Of `finetune`: the head alone is trained for so many epochs."""
+    unfreeze_every: Annotated[int, Field(ge=0)] = 0
+    """Of `finetune`: after those a further stage joins every so many epochs, from the top; 0 is all at once."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Of `finetune`: the learning rate of a stage is that of the one above it times this."""
 
 
 class AugmentSettings(Section):
@@ -241,6 +269,7 @@ class RunConfig(Section):
     images: ImageSettings = ImageSettings()
     split: SplitSettings = SplitSettings()
     model: ModelSettings = ModelSettings()
+    transfer: TransferSettings = TransferSettings()
     augment: AugmentSettings = AugmentSettings()
     augment_grey: AugmentSettings | None = None
     """Takes the place of `augment` for images in shades of grey; what is set for `augment` by hand holds here too."""
@@ -255,4 +284,28 @@ class RunConfig(Section):
             )
         if self.data.split_file is not None and self.split.folds > 0:
             raise ValueError("a split file and split.folds exclude each other; a cross-validation makes its own folds")
+        return self
+
+    @model_validator(mode="after")
+    def _transfer_fits(self) -> RunConfig:
+        name, mode = self.model.name, self.transfer.mode
+        if not is_backbone(name):
+            if mode != "none" or self.model.weights:
+                raise ValueError(
+                    f"the model '{name}' is not pretrained; transfer.mode and model.weights are not for it"
+                )
+            return self
+        if self.model.field:
+            raise ValueError(
+                f"the model '{name}' sees whole images, not the fields of thumbnails of a second network; "
+                "set model.field=0"
+            )
+        if (self.images.mean, self.images.std) != (0.0, 1.0):
+            raise ValueError(f"the model '{name}' normalises images itself; set images.mean=0 and images.std=1")
+        none = AugmentSettings()
+        if mode == "features" and (self.augment, self.augment_grey or none) != (none, none):
+            raise ValueError(
+                "features are computed once and cannot be augmented; leave the settings of augment out, "
+                "use transfer.views=8 or transfer.mode=finetune"
+            )
         return self

@@ -49,6 +49,7 @@ from clearmargin.training.run_folder import (
     is_complete,
     open_run,
 )
+from clearmargin.training.transfer import check_pretrained
 from clearmargin.types import FIELD_COLUMN, OPTIMISTIC_STAMP, Listener
 
 HIDDEN_COMMAND = "clearmargin train (the rest names files, and is left out of a pseudonymised run)"
@@ -103,7 +104,7 @@ def run_training(
     Raises:
         ClearmarginError: of the kind that fits; nothing that looks complete is left behind.
     """
-    check_model_name(config.model.name)
+    check_model(config)
     shown, command = what_is_shown(config, command)
     if resume and is_ended(out, shown, listener):
         return Run(out)
@@ -150,7 +151,12 @@ def run_training(
         reference = refer(images, predictions, everything=learned.crossfit > 0)
         first = learned.trained.networks[0]
         lineage = build_lineage(
-            config, metrics, environment=environment, data_sha256=images.data_sha256, precision=first.precision
+            config,
+            metrics,
+            environment=environment,
+            data_sha256=images.data_sha256,
+            precision=first.precision,
+            weights_sha256=learned.weights_sha256,
         )
         model_file = build_model_file(
             describe_architecture(config, learned.trained, field=learned.field is not None),
@@ -165,6 +171,16 @@ def run_training(
         write_json(out / "environment.json", environment)
         finish(out, metrics, images, log, with_report=with_report)
     return Run(out)
+
+
+def check_model(config: RunConfig) -> None:
+    """Passes when the model can be built here and its weights are there, before anything takes time.
+
+    Raises:
+        ClearmarginError: of the kind that fits.
+    """
+    check_model_name(config.model.name)
+    check_pretrained(config)
 
 
 def what_is_shown(config: RunConfig, command: str) -> tuple[RunConfig, str]:

@@ -6,6 +6,7 @@ import functools
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -208,3 +209,22 @@ def test_another_number_of_networks_than_the_weights_have_is_a_bundle_error(
     with pytest.raises(BundleError, match="the weights do not fit the architecture") as caught:
         load_torch_model(read_bundle(tmp_path))
     assert "\n" not in str(caught.value)
+
+
+def test_networks_with_the_same_frozen_trunk_hold_and_compute_it_once() -> None:
+    first, second, other = (lived_model("squeezenet", SPEC.shape) for _ in range(3))
+    with torch.no_grad():
+        second.head.layers[0].bias.add_(1.0)  # type: ignore[union-attr]
+        other.trunk.conv1.bias.add_(0.1)  # type: ignore[union-attr]
+    one, shared, apart = (
+        export_onnx(model, SPEC, pictures(SPEC, 2))
+        for model in (first, Ensemble([first, second]).eval(), Ensemble([first, other]).eval())
+    )
+    convolutions = [
+        sum(node.op_type == "Conv" for node in onnx.load_model_from_string(content).graph.node)
+        for content in (one, shared, apart)
+    ]
+    assert convolutions == [25, 25, 50]
+    assert len(shared) < 1.02 * len(one)
+    expected = by_torch(first, pictures(SPEC, 4)) + 0.5
+    np.testing.assert_allclose(by_onnx(shared, pictures(SPEC, 4)), expected, rtol=1e-4, atol=1e-4)

@@ -119,7 +119,7 @@ def test_a_batch_is_many_batches_of_one(name: str) -> None:
     with torch.no_grad():
         together = model(x)
         alone = torch.cat([model(x[row : row + 1]) for row in range(len(x))])
-    np.testing.assert_allclose(together.numpy(), alone.numpy(), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(together.numpy(), alone.numpy(), rtol=1e-5, atol=1e-5)  # of logits up to a hundred
 
 
 @every_model
@@ -166,7 +166,7 @@ def test_an_unknown_model_is_refused_with_the_closest_name() -> None:
 
 
 def test_every_recipe_has_a_model_of_its_own() -> None:
-    assert set(recipe_names()) - {"default"} <= set(MODELS)
+    assert set(recipe_names()) - {"default", "transfer"} <= set(MODELS)
 
 
 def test_scaled_pixels_are_the_bytes_over_255_channel_first() -> None:

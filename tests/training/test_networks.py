@@ -20,6 +20,7 @@ from clearmargin.models.contract import Classifier, Deployed
 from clearmargin.settings import RunConfig
 from clearmargin.training import networks
 from clearmargin.training.batches import TrainingImages
+from clearmargin.training.loop import Fitted, fit_model
 from clearmargin.training.networks import Trained, train_networks
 from clearmargin.types import Listener
 
@@ -37,15 +38,20 @@ def fit(
     *,
     parts: np.ndarray | None = dealt,
     data: TrainingImages | None = None,
+    fit_one: Callable[..., Fitted] = fit_model,
     listener: Listener = Listener(),
 ) -> Trained:
     run.mkdir(exist_ok=True)
     spec = Preprocessing(width=16, height=16)
+
+    def train_one(data: TrainingImages, settings: RunConfig, run: Path, fingerprint: str) -> Fitted:
+        model = build_model("cbis_ddsm", spec.shape, seed=settings.seed)
+        return fit_one(model, data, settings, spec, run=run, fingerprint=fingerprint, listener=listener)
+
     return train_networks(
-        lambda seed: build_model("cbis_ddsm", spec.shape, seed=seed),
+        train_one,
         data or toy_images(),
         settings,
-        spec,
         parts=parts,
         run=run,
         fingerprint="toy",
@@ -71,20 +77,16 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Trained]:
     return run, fit(run, config())
 
 
-def test_each_network_is_trained_without_one_part_and_validated_on_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_network_is_trained_without_one_part_and_validated_on_it(tmp_path: Path) -> None:
     seen: list[TrainingImages] = []
     seeds: list[int] = []
-    real: Callable[..., Any] = networks.fit_model
 
-    def watched(model: Classifier, data: TrainingImages, settings: RunConfig, *rest: Any, **more: Any) -> Any:
+    def watched(model: Classifier, data: TrainingImages, settings: RunConfig, *rest: Any, **more: Any) -> Fitted:
         seen.append(data)
         seeds.append(settings.seed)
-        return real(model, data, settings, *rest, **more)
+        return fit_model(model, data, settings, *rest, **more)
 
-    monkeypatch.setattr(networks, "fit_model", watched)
-    fit(tmp_path / "run", plain_config(epochs=1))
+    fit(tmp_path / "run", plain_config(epochs=1), fit_one=watched)
     assert len(seen) == 3
     for number, data in enumerate(seen):
         assert set(data.validation) == set(np.flatnonzero(dealt == number))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from clearmargin.bundle.schema import Context, Decisions, ModelFile
+from clearmargin.bundle.schema import Context, Decisions, Lineage, ModelFile
 from clearmargin.decision import Beta, Calibration, Level, Platt, Temperature
 from clearmargin.types import LEVELS, OperatingPoint
 
@@ -80,7 +80,7 @@ def model_card(model: ModelFile) -> str:
 ## Lineage
 
 - Made by clearmargin {lineage.clearmargin} on {lineage.created}, precision {lineage.precision}
-- Data sha256 `{lineage.data_sha256}`
+{_pretrained(lineage)}- Data sha256 `{lineage.data_sha256}`
 - Split sha256 `{lineage.split_sha256}`
 - Libraries: {libraries}
 """
@@ -141,6 +141,11 @@ def _decisions(model: ModelFile, decisions: Decisions) -> str:
 - Operating point: `{point.name}`, {point.rule}{_achieved(point)}
 - {_abstention(decisions, split=model.lineage.split)}
 {_levels(decisions)}"""
+
+
+def _pretrained(lineage: Lineage) -> str:
+    known = lineage.weights_sha256
+    return f"- Began with pretrained weights, sha256 `{known}`\n" if known else ""
 
 
 def _calibration(calibration: Calibration) -> str:

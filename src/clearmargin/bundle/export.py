@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,6 +13,9 @@ from numpy.typing import NDArray
 from clearmargin.errors import BundleError
 from clearmargin.images.preprocess import Preprocessing
 from clearmargin.models.contract import Classifier, Deployed
+
+if TYPE_CHECKING:
+    import onnx_ir
 
 MAX_DIFFERENCE = 1e-4
 INPUT, OUTPUT = "images", "logits"
@@ -70,5 +74,17 @@ def _export(deployed: Deployed, preprocessing: Preprocessing) -> bytes:
         )
     if program is None:
         raise BundleError("the ONNX export gave nothing; please report the model and the versions.")
+    _compute_once(program.model)
     content: bytes = program.model_proto.SerializeToString()
     return content
+
+
+def _compute_once(network: onnx_ir.Model) -> None:
+    """What several networks have in common, such as a frozen trunk, is there once and computed once."""
+    from onnx_ir.passes.common import (  # noqa: PLC0415
+        CommonSubexpressionEliminationPass,
+        DeduplicateHashedInitializersPass,
+    )
+
+    DeduplicateHashedInitializersPass()(network)
+    CommonSubexpressionEliminationPass()(network)

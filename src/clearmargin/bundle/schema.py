@@ -29,6 +29,12 @@ class Architecture(_Part):
     parameters: Annotated[int, Field(ge=0)]
     ensemble: Annotated[int, Field(ge=1, le=100)] = 1
     """How many networks of this name there are; the model's logit is the mean of theirs."""
+    head: Literal["linear", "mlp"] = "linear"
+    """Of squeezenet and timm."""
+    input_px: Annotated[int, Field(ge=16, le=2048)] | None = None
+    """Of squeezenet and timm: the longer side to which the network enlarges images."""
+    arguments: dict[str, bool | int | float | str] = {}
+    """Of timm: what its constructor took besides."""
     field: Annotated[int, Field(ge=3, le=15)] | None = None
     """Patches a side of the field that further networks see, as many of the same name; None where there are none."""
     thumbnail: Annotated[int, Field(ge=4, le=64)] | None = None
@@ -69,6 +75,8 @@ class Lineage(_Part):
     data_sha256: str
     split_sha256: str
     precision: str
+    weights_sha256: str | None = None
+    """Of the file of pretrained weights that training began with."""
     metrics: dict[str, Any]
     """Figures of the test part at the stored operating point: value and 95 % interval."""
     libraries: dict[str, str]

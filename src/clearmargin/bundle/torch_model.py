@@ -6,8 +6,9 @@ import safetensors.torch
 from safetensors import SafetensorError
 
 from clearmargin.bundle.read import FIELD, Bundle
-from clearmargin.errors import BundleError, UsageError
+from clearmargin.errors import BundleError, MissingExtra, UsageError
 from clearmargin.models import build_model
+from clearmargin.models.backbones import BackboneOptions
 from clearmargin.models.contract import Classifier
 from clearmargin.models.ensemble import Ensemble
 
@@ -27,7 +28,10 @@ def load_torch_model(bundle: Bundle, *, field: bool = False) -> Classifier:
         size = (architecture.field or 0) * (architecture.thumbnail or 0)
         shape = (size, size, shape[2])
     try:
-        networks = [build_model(architecture.name, shape) for _ in range(architecture.ensemble)]
+        options = BackboneOptions(architecture.head, architecture.input_px, architecture.arguments)
+        networks = [build_model(architecture.name, shape, options=options) for _ in range(architecture.ensemble)]
+    except MissingExtra as error:
+        raise BundleError(f"{bundle.folder}: {error}") from None
     except UsageError as error:
         raise BundleError(
             f"{bundle.folder}: {error} Use the version of clearmargin that wrote the bundle, or a newer one."

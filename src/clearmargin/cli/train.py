@@ -17,7 +17,13 @@ def train(
     data: Data,
     out: Annotated[Path, typer.Option(help="The run folder to make.")],
     recipe: Annotated[str | None, typer.Option(help="A recipe's name, or a TOML file; 'default' if not given.")] = None,
-    model: Annotated[str | None, typer.Option(help="Another architecture than the recipe's.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Another architecture than the recipe's; pretrained: squeezenet, timm:NAME."),
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(metavar="FILE|hub", help="Of those: pretrained weights, or 'hub' to fetch timm's own.")
+    ] = None,
     by: Annotated[Literal["patient", "image"] | None, typer.Option(help="What a fresh split keeps together.")] = None,
     split: Annotated[Path | None, typer.Option(help="A CSV with path (or patient_id) and split to use.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Number of epochs, instead of the recipe's.")] = None,
@@ -52,6 +58,7 @@ def train(
         out,
         recipe=recipe,
         model=model,
+        weights=weights,
         by=by,
         split=split,
         epochs=epochs,

@@ -97,7 +97,10 @@ def hide_paths(config: RunConfig, key: bytes) -> RunConfig:
     """The settings with a pseudonym for each path in them, as they are written down."""
     data = config.data
     hidden = {name: pseudonym("data", getattr(data, name), key) for name in _PATH_SETTINGS if getattr(data, name)}
-    return config.model_copy(update={"data": data.model_copy(update=hidden)})
+    weights = config.model.weights
+    hidden_weights = weights if weights in ("", "hub") else pseudonym("data", weights, key)
+    model = config.model.model_copy(update={"weights": hidden_weights})
+    return config.model_copy(update={"data": data.model_copy(update=hidden), "model": model})
 
 
 @contextmanager

@@ -13,26 +13,21 @@ import json
 import math
 import os
 import shutil
-import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 import platformdirs
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from clearmargin.data.chunks import checksum, hold, open_array, open_partial
 from clearmargin.data.manifest import Manifest
 from clearmargin.errors import DataError, ImageError
 from clearmargin.images.preprocess import Preprocessing
 from clearmargin.images.read import read_encoded
 from clearmargin.types import Listener
-
-_Map = np.memmap[tuple[int, ...], np.dtype[Any]]
 
 _LAYOUT = 1
 _CHUNK_BYTES = 4 * 2**20
@@ -76,10 +71,10 @@ def pack_store(
     final = home / _store_key(contents, preprocessing)
     try:
         home.mkdir(parents=True, exist_ok=True)
-        with _lock(final, listener):
+        with hold(final, listener, "Another run is packing the same images; waiting for it."):
             shape = (len(manifest), *preprocessing.shape)
             packed = 0
-            images = _open_array(final / "images.npy", "r", shape) if (final / "index.json").is_file() else None
+            images = open_array(final / "images.npy", "r", shape) if (final / "index.json").is_file() else None
             if images is None:
                 packed = _pack(manifest, preprocessing, final, listener)
                 images = np.load(final / "images.npy", mmap_mode="r")
@@ -96,31 +91,22 @@ def _store_key(contents: Sequence[str], preprocessing: Preprocessing) -> str:
     return digest.hexdigest()[:32]
 
 
-def _lock(final: Path, listener: Listener) -> AbstractContextManager[object]:
-    lock = FileLock(f"{final}.lock")
-    try:
-        return lock.acquire(timeout=0)
-    except Timeout:
-        listener.note("Another run is packing the same images; waiting for it.")
-        return lock.acquire()
-
-
 def _pack(manifest: Manifest, preprocessing: Preprocessing, final: Path, listener: Listener) -> int:
     n = len(manifest)
     step = max(1, _CHUNK_BYTES // int(np.prod(preprocessing.shape)))
     starts = range(0, n, step)
     partial = final.with_name(f"{final.name}.partial")
-    images, checksums = _open_partial(partial, (n, *preprocessing.shape), len(starts))
+    images, checksums = open_partial(partial, "images", (n, *preprocessing.shape), np.uint8, len(starts))
     paths, contents = manifest.frame["path"].tolist(), manifest.frame["sha256"].tolist()
     originals = [manifest.locate(path) for path in paths]
 
     def pack_chunk(number: int) -> int:
         rows = range(starts[number], min(starts[number] + step, n))
         block = images[rows.start : rows.stop]
-        if checksums[number] == 0 or _checksum(block) != checksums[number]:
+        if checksums[number] == 0 or checksum(block) != checksums[number]:
             for place, row in enumerate(rows):
                 block[place] = _read_packed(originals[row], paths[row], contents[row], preprocessing)
-            checksums[number] = _checksum(block)
+            checksums[number] = checksum(block)
         return len(rows)
 
     done = 0
@@ -141,47 +127,6 @@ def _pack(manifest: Manifest, preprocessing: Preprocessing, final: Path, listene
     return n
 
 
-def _open_partial(partial: Path, shape: tuple[int, ...], n_chunks: int) -> tuple[_Map, _Map]:
-    """The arrays to write into: those a killed run left, or new ones whose disk space is reserved."""
-    data, marks = partial / "images.npy", partial / "checksums.npy"
-    images = _open_array(data, "r+", shape)
-    checksums = _open_array(marks, "r+", (n_chunks,))  # written last: without it nothing here can be trusted
-    if images is None or checksums is None:
-        shutil.rmtree(partial, ignore_errors=True)
-        try:
-            partial.mkdir(parents=True)
-            images = np.lib.format.open_memmap(data, mode="w+", dtype=np.uint8, shape=shape)
-            _reserve(data)
-            fresh = partial / "checksums.new.npy"
-            np.save(fresh, np.zeros(n_chunks, np.uint32))
-            fresh.rename(marks)
-            checksums = np.lib.format.open_memmap(marks, mode="r+")
-        except OSError:
-            shutil.rmtree(partial, ignore_errors=True)  # what was reserved of a full disk is given back
-            raise
-    return images, checksums
-
-
-def _open_array(path: Path, mode: Literal["r", "r+"], shape: tuple[int, ...]) -> _Map | None:
-    """The array in the file, or None when it is missing, cut short or of another shape."""
-    try:
-        array = np.lib.format.open_memmap(path, mode=mode)
-    except (FileNotFoundError, ValueError):
-        return None
-    return array if array.shape == shape else None
-
-
-def _reserve(path: Path) -> None:
-    # Without it a full disk shows up as a bus error in the middle of a write to the map.
-    if hasattr(os, "posix_fallocate"):
-        with path.open("r+b") as file:
-            try:
-                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-            except OSError as error:
-                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):  # this file system cannot
-                    raise
-
-
 def _read_packed(path: str, name: str, content: str, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     try:
         image = read_encoded(path)
@@ -190,10 +135,6 @@ def _read_packed(path: str, name: str, content: str, preprocessing: Preprocessin
         return preprocessing.decode(image)
     except ImageError as error:
         raise DataError(f"{name}: {error.reason}, though the audit could read it. Run again.") from None
-
-
-def _checksum(block: NDArray[np.uint8]) -> int:
-    return zlib.crc32(np.ascontiguousarray(block).data) or 1  # 0 means not packed
 
 
 def _disk_problem(error: OSError, home: Path, n: int, preprocessing: Preprocessing) -> str:

@@ -8,6 +8,7 @@ A new model is a class and one line in MODELS. What each one is for:
     cnn_50         convolution + dropout blocks for 50 x 50 histology
     cnn_3conv      three convolutions
     cancernet      separable convolutions for 48 x 48 histology
+    squeezenet     a pretrained trunk and a new head, see backbones.py; so is timm:NAME for any name of timm
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from collections.abc import Callable
 import torch
 
 from clearmargin.errors import UnknownName, UsageError
+from clearmargin.models.backbones import BackboneOptions, build_backbone, check_backbone_name
 from clearmargin.models.contract import Classifier
 from clearmargin.models.recipes import CancerNet, CbisDdsm, Cnn3Conv, Cnn50, LargerModel
 from clearmargin.models.residual import Residual
+from clearmargin.settings import is_backbone
 
 MODELS: dict[str, Callable[[tuple[int, int, int]], Classifier]] = {
     "residual": Residual,
@@ -28,26 +31,31 @@ MODELS: dict[str, Callable[[tuple[int, int, int]], Classifier]] = {
     "cnn_50": Cnn50,
     "cnn_3conv": Cnn3Conv,
     "cancernet": CancerNet,
+    "squeezenet": build_backbone("squeezenet", BackboneOptions()),
 }
 
 
-def build_model(name: str, shape: tuple[int, int, int], *, seed: int = 0) -> Classifier:
+def build_model(
+    name: str, shape: tuple[int, int, int], *, seed: int = 0, options: BackboneOptions = BackboneOptions()
+) -> Classifier:
     """A new model with random weights, the same for the same seed.
 
     Args:
-        name: a key of MODELS.
+        name: a key of MODELS, or timm:NAME.
         shape: (H, W, C) of the images.
         seed: of the initial weights.
+        options: of a backbone.
 
     Raises:
         UnknownName: no such model.
+        MissingExtra: the model needs timm, which is not installed.
         UsageError: the images are too small for its layers.
     """
     check_model_name(name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            model = MODELS[name](shape)
+            model = (build_backbone(name, options) if is_backbone(name) else MODELS[name])(shape)
             model.eval()
             with torch.no_grad():
                 model(torch.zeros(1, shape[2], shape[0], shape[1]))
@@ -60,10 +68,14 @@ def build_model(name: str, shape: tuple[int, int, int], *, seed: int = 0) -> Cla
 
 
 def check_model_name(name: str) -> None:
-    """Passes for a key of MODELS.
+    """Passes for a key of MODELS, and for timm:NAME where timm has it.
 
     Raises:
         UnknownName: otherwise; lists the names and the closest.
+        MissingExtra: the model needs timm, which is not installed.
+        UsageError: timm has no such model.
     """
-    if name not in MODELS:
+    if is_backbone(name):
+        check_backbone_name(name)
+    elif name not in MODELS:
         raise UnknownName("model", name, MODELS)

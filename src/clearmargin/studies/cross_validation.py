@@ -27,7 +27,6 @@ from clearmargin.evaluation.folds import across_folds
 from clearmargin.evaluation.metrics import FIGURES
 from clearmargin.evaluation.predictions import read_predictions, write_predictions
 from clearmargin.files import write_json
-from clearmargin.models import check_model_name
 from clearmargin.models.contract import count_parameters
 from clearmargin.models.ensemble import Ensemble
 from clearmargin.networks import Images, export, find_surroundings, make_fields
@@ -39,6 +38,7 @@ from clearmargin.types import ALONE_COLUMNS, OPTIMISTIC_STAMP, Listener
 from clearmargin.workflow import (
     Run,
     audit_data,
+    check_model,
     finish,
     is_ended,
     pack_images,
@@ -81,7 +81,7 @@ def cross_validate(
     Raises:
         ClearmarginError: of the kind that fits; nothing that looks complete is left behind.
     """
-    check_model_name(config.model.name)
+    check_model(config)
     shown, command = what_is_shown(config, command)
     if resume and is_ended(out, shown, listener):
         return Run(out)
@@ -256,6 +256,7 @@ def _write_ensemble(
             environment=environment,
             data_sha256=images.data_sha256,
             precision=first.lineage.precision,
+            weights_sha256=first.lineage.weights_sha256,
         ),
         reference=refer(images, table),
     )

@@ -18,7 +18,6 @@ from clearmargin.decision import decide
 from clearmargin.errors import UsageError
 from clearmargin.evaluation.optimism import optimism
 from clearmargin.files import write_json, write_text
-from clearmargin.models import check_model_name
 from clearmargin.networks import Images
 from clearmargin.report.results import NAMES
 from clearmargin.settings import RunConfig
@@ -26,7 +25,7 @@ from clearmargin.studies.cross_validation import Fold, train_folds
 from clearmargin.training.log import RunLog
 from clearmargin.training.run_folder import FOLDS, describe_environment, is_complete, open_run
 from clearmargin.types import Listener
-from clearmargin.workflow import audit_data, pack_images, split_seed, what_is_shown
+from clearmargin.workflow import audit_data, check_model, pack_images, split_seed, what_is_shown
 
 PROTOCOLS: tuple[By, By] = ("image", "patient")
 """Also the folders of their runs."""
@@ -47,7 +46,7 @@ def measure_optimism(
     Raises:
         ClearmarginError: of the kind that fits, SplitError where patients are unknown.
     """
-    check_model_name(config.model.name)
+    check_model(config)
     shown, command = what_is_shown(config, command)
     if (out / FOLDS).exists() or is_complete(out):
         raise UsageError(f"{out}: there is a run of 'train' in this folder. Give a new folder with --out.")

@@ -106,7 +106,7 @@ def read_checkpoint(folder: Path, fingerprint: str) -> State | None:
         raise DataError(f"{path}: the checkpoint cannot be read ({error}). Remove it to start anew.") from None
     if header["fingerprint"] != fingerprint:
         raise DataError(
-            f"{path}: the checkpoint is of a run with other settings, images, split, precision or version. "
+            f"{path}: the checkpoint is of a run with other settings, images, split, weights, precision or version. "
             "Resume with the same command, or train into a new folder."
         )
     return state

@@ -30,10 +30,12 @@ from clearmargin.settings import RunConfig, TrainSettings
 from clearmargin.training.augment import augment
 from clearmargin.training.batches import TrainingImages, batch_bounds, derive_seed, epoch_order, gather
 from clearmargin.training.checkpoint import Progress, State, copy_state, read_checkpoint, write_checkpoint
+from clearmargin.training.features import TrainingFeatures
 from clearmargin.training.log import write_history
 from clearmargin.training.objective import class_weights, cross_entropy
 from clearmargin.training.optimizer import build_optimizer, learning_rate, load_optimizer
 from clearmargin.training.stop import StopRequest
+from clearmargin.training.unfreezing import freeze, parameter_groups
 from clearmargin.types import Listener
 
 _DROPOUT, _AUGMENT = 0, 1  # what a batch's random numbers are for
@@ -54,7 +56,7 @@ class Fitted:
 
 def fit_model(
     model: Classifier,
-    data: TrainingImages,
+    data: TrainingImages | TrainingFeatures,
     config: RunConfig,
     preprocessing: Preprocessing,
     *,
@@ -84,7 +86,7 @@ class _Trainer:
     def __init__(
         self,
         model: Classifier,
-        data: TrainingImages,
+        data: TrainingImages | TrainingFeatures,
         *,
         config: RunConfig,
         preprocessing: Preprocessing,
@@ -105,7 +107,7 @@ class _Trainer:
         self.steps_per_epoch = len(self.batches)
         self.progress = Progress()
         self.best: dict[str, Tensor] = {}
-        optimizer = build_optimizer(self.plain, settings)
+        optimizer = build_optimizer(self.plain, settings, groups=parameter_groups(self.plain, config.transfer))
         self.model, self.optimizer = self.fabric.setup(self.plain, optimizer)
         self.average: dict[str, Tensor] = copy_state(self.plain) if settings.average_decay else {}
         state = read_checkpoint(run / "checkpoint", fingerprint)
@@ -128,7 +130,7 @@ class _Trainer:
                 if stop.requested:
                     raise Interrupted(self.stopped())
         self.plain.load_state_dict(self.best if settings.restore_best and self.best else self.kept_weights())
-        self.plain.to("cpu").eval()
+        self.plain.to("cpu").eval().requires_grad_(True)
         return Fitted(
             self.plain,
             progress.history,
@@ -145,6 +147,7 @@ class _Trainer:
             data.train, data.labels, balance=settings.balance, seed=self.config.seed, epoch=progress.epoch
         )
         self.model.train()
+        freeze(self.plain, self.config.transfer, progress.epoch)
         while progress.batch < self.steps_per_epoch:
             started = time.monotonic()
             start, end = self.batches[progress.batch]
@@ -167,13 +170,11 @@ class _Trainer:
         data, settings, progress = self.data, self.config.train, self.progress
         place = (self.config.seed, progress.epoch, progress.batch)
         torch.manual_seed(derive_seed(*place, _DROPOUT))
-        images = self.fabric.to_device(gather(data.images, rows))
         labels = self.fabric.to_device(torch.from_numpy(data.labels[rows].astype(np.float32)))
-        generator = torch.Generator(images.device).manual_seed(derive_seed(*place, _AUGMENT))
-        x = augment(scale_pixels(images), self.config.augment, generator)
-        x = normalise(x, self.preprocessing.mean, self.preprocessing.std)
+        generator = torch.Generator(self.fabric.device).manual_seed(derive_seed(*place, _AUGMENT))
+        x = self.inputs(rows, generator)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(settings, progress.step, self.steps_per_epoch)
+            group["lr"] = learning_rate(settings, progress.step, self.steps_per_epoch) * group.get("share", 1.0)
         self.optimizer.zero_grad(set_to_none=True)
         logits = self.model(x).float()
         loss = cross_entropy(logits, labels, weights=self.weights, smoothing=settings.label_smoothing)
@@ -186,6 +187,17 @@ class _Trainer:
         progress.loss_sum += value * len(rows)
         progress.correct += int(((logits.detach() > 0) == (labels > 0.5)).sum())
         progress.seen += len(rows)
+
+    def inputs(
+        self, rows: np.ndarray[tuple[int], np.dtype[np.intp]], generator: torch.Generator | None = None
+    ) -> Tensor:
+        """What the network sees of these rows, changed at random where a generator is given."""
+        if isinstance(self.data, TrainingFeatures):
+            return self.fabric.to_device(self.data.gather(rows, generator))
+        x = scale_pixels(self.fabric.to_device(gather(self.data.images, rows)))
+        if generator is not None:
+            x = augment(x, self.config.augment, generator)
+        return normalise(x, self.preprocessing.mean, self.preprocessing.std)
 
     def end_epoch(self) -> None:
         """Validates, remembers the best weights, decides on stopping, and starts the next epoch's sums."""
@@ -227,10 +239,8 @@ class _Trainer:
             # Twice a training batch: nothing is kept for gradients, so it fits where training did.
             for start, end in batch_bounds(len(data.validation), 2 * self.config.train.batch_size):
                 rows = data.validation[start:end]
-                images = self.fabric.to_device(gather(data.images, rows))
                 labels = self.fabric.to_device(torch.from_numpy(data.labels[rows].astype(np.float32)))
-                x = normalise(scale_pixels(images), self.preprocessing.mean, self.preprocessing.std)
-                batch = self.model(x).float()
+                batch = self.model(self.inputs(rows)).float()
                 losses += float(cross_entropy(batch, labels)) * len(rows)
                 logits.append(batch.cpu())
         if trained is not None:

@@ -13,18 +13,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from clearmargin.images.preprocess import Preprocessing
 from clearmargin.models.contract import Classifier
 from clearmargin.models.ensemble import Ensemble
 from clearmargin.settings import RunConfig
 from clearmargin.training.batches import TrainingImages, derive_seed
 from clearmargin.training.log import write_history
-from clearmargin.training.loop import Fitted, fit_model
+from clearmargin.training.loop import Fitted
 from clearmargin.training.run_folder import NETWORKS
 from clearmargin.types import Listener
 
 Logits = Callable[[int | None, NDArray[np.intp]], NDArray[np.float32]]
 """What the network of this number, None for all as one, says of the images in these rows."""
+TrainOne = Callable[[TrainingImages, RunConfig, Path, str], Fitted]
+"""Trains a new network on this data by these settings in this folder, or goes on there; the text is the fingerprint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +59,9 @@ class Trained:
 
 
 def train_networks(
-    build: Callable[[int], Classifier],
+    train_one: TrainOne,
     data: TrainingImages,
     config: RunConfig,
-    preprocessing: Preprocessing,
     *,
     parts: NDArray[np.intp] | None,
     run: Path,
@@ -74,43 +74,31 @@ def train_networks(
     `history.csv` is their mean.
 
     Args:
-        build: a new network from a seed.
+        train_one: trains each, from the seed in the settings that it is given.
         data: the images, with the rows of train and validation.
         config: the settings.
-        preprocessing: of the images.
         parts: (N,) the part that each image belongs to, -1 for those of no part; None trains one network.
         run: the folder.
         fingerprint: of everything that decides what comes out.
         listener: hears how it goes on.
 
     Raises:
-        ClearmarginError: as `fit_model`.
+        ClearmarginError: as `train_one`.
     """
     if parts is None:
-        fitted = fit_model(
-            build(config.seed), data, config, preprocessing, run=run, fingerprint=fingerprint, listener=listener
-        )
-        return Trained((fitted,))
+        return Trained((train_one(data, config, run, fingerprint),))
     networks = []
     for number in range(int(parts.max()) + 1):
         seed = derive_seed(config.seed, number) % 2**31
         listener.note(f"Network {number + 1} of {int(parts.max()) + 1}.")
         folder = run / NETWORKS / str(number)
         folder.mkdir(parents=True, exist_ok=True)
-        fitted = fit_model(
-            build(seed),
-            replace(
-                data,
-                train=np.flatnonzero((parts >= 0) & (parts != number)),
-                validation=np.flatnonzero(parts == number),
-            ),
-            config.model_copy(update={"seed": seed}),
-            preprocessing,
-            run=folder,
-            fingerprint=f"{fingerprint} {number}",
-            listener=listener,
+        part = replace(
+            data,
+            train=np.flatnonzero((parts >= 0) & (parts != number)),
+            validation=np.flatnonzero(parts == number),
         )
-        networks.append(fitted)
+        networks.append(train_one(part, config.model_copy(update={"seed": seed}), folder, f"{fingerprint} {number}"))
     write_history(run / "history.csv", _mean_history([network.history for network in networks]))
     return Trained(tuple(networks), parts)
 

@@ -10,9 +10,14 @@ import torch
 from clearmargin.settings import TrainSettings
 
 
-def build_optimizer(model: torch.nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
-    """The optimizer that the settings name, over all parameters, with its fused step (one pass over memory)."""
-    parameters, rate = model.parameters(), settings.learning_rate
+def build_optimizer(
+    model: torch.nn.Module, settings: TrainSettings, *, groups: list[dict[str, Any]] | None = None
+) -> torch.optim.Optimizer:
+    """The optimizer that the settings name, over all parameters, with its fused step (one pass over memory).
+
+    `groups` divides the parameters where parts of the network are to be treated apart.
+    """
+    parameters, rate = groups or model.parameters(), settings.learning_rate
     if settings.optimizer == "adagrad":
         # Keras starts the accumulator at 0.1. The decay is part of `learning_rate`.
         return torch.optim.Adagrad(

@@ -12,6 +12,7 @@ from clearmargin.data.store import Store
 from clearmargin.decision import Abstention, Temperature
 from clearmargin.evaluation.choices import Choices
 from clearmargin.images.preprocess import Preprocessing
+from clearmargin.models.backbones import Backbone
 from clearmargin.models.contract import count_parameters
 from clearmargin.reference import Reference
 from clearmargin.settings import RunConfig
@@ -65,7 +66,13 @@ def _decision_fields(choices: Choices) -> dict[str, Any]:
 
 
 def build_lineage(
-    config: RunConfig, metrics: Mapping[str, Any], *, environment: Mapping[str, Any], data_sha256: str, precision: str
+    config: RunConfig,
+    metrics: Mapping[str, Any],
+    *,
+    environment: Mapping[str, Any],
+    data_sha256: str,
+    precision: str,
+    weights_sha256: str | None = None,
 ) -> Lineage:
     """Where the model comes from."""
     protocol = metrics["protocol"]
@@ -81,25 +88,35 @@ def build_lineage(
         data_sha256=data_sha256,
         split_sha256=protocol["split_sha256"],
         precision=precision,
+        weights_sha256=weights_sha256,
         metrics=metrics["test"]["image"],
         libraries=environment["libraries"],
     )
 
 
 def describe_architecture(config: RunConfig, trained: Trained, *, field: bool) -> Architecture:
-    """The networks, by their name.
+    """The networks, by their name, and for backbones what they are built of besides.
 
     Args:
         config: the settings.
         trained: the networks that see one image.
         field: as many see the field around it.
     """
+    built: dict[str, Any] = {}
+    first = trained.networks[0].model
+    if isinstance(first, Backbone):
+        built = {
+            "head": first.options.head,
+            "input_px": first.input_px,
+            "arguments": dict(first.options.arguments),
+        }
     return Architecture(
         name=config.model.name,
         parameters=count_parameters(trained.model),
         ensemble=len(trained.networks),
         field=config.model.field if field else None,
         thumbnail=config.model.thumbnail if field else None,
+        **built,
     )
 
 
