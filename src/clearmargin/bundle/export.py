@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from clearmargin.errors import BundleError
 from clearmargin.images.preprocess import Preprocessing
 from clearmargin.models.contract import Classifier, Deployed
+from clearmargin.models.ensemble import Ensemble
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -60,6 +61,7 @@ def parity(deployed: Deployed, content: bytes, images: NDArray[np.uint8]) -> flo
 
 def _export(deployed: Deployed, preprocessing: Preprocessing) -> bytes:
     example = torch.zeros(2, *preprocessing.shape, dtype=torch.uint8)
+    deployed.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # training may lay out weights as NHWC
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns of its own internals
@@ -74,7 +76,8 @@ def _export(deployed: Deployed, preprocessing: Preprocessing) -> bytes:
         )
     if program is None:
         raise BundleError("the ONNX export gave nothing; please report the model and the versions.")
-    _compute_once(program.model)
+    if isinstance(deployed.model, Ensemble):
+        _compute_once(program.model)
     content: bytes = program.model_proto.SerializeToString()
     return content
 
