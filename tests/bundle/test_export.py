@@ -55,7 +55,9 @@ def test_onnx_computes_what_torch_computes_in_batches_of_any_size(name: str) -> 
         for size in (1, 2, 7):
             logits = by_onnx(content, images[:size])
             assert logits.shape == (size,)
-            np.testing.assert_allclose(logits, expected[:size], rtol=0, atol=1e-4)
+            # As the gate measures: relative where a logit is above 1, since float32 has seven digits.
+            apart = np.abs(logits - expected[:size]) / np.maximum(1, np.abs(expected[:size]))
+            assert apart.max() < 1e-4
 
 
 @pytest.mark.parametrize("name", MODELS)
