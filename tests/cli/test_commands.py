@@ -70,8 +70,9 @@ def test_no_patient_is_on_two_sides_of_a_run(small_run: SmallRun) -> None:
 def test_stored_decisions_and_probabilities_follow_from_the_bundle(small_run: SmallRun) -> None:
     predictions = read_predictions(small_run.folder / "predictions.csv")
     model = json.loads((small_run.folder / "bundle" / "model.json").read_text())
-    point = model["operating_points"][model["operating_point"]]
-    expected = 1 / (1 + np.exp(-predictions["logit"] / model["temperature"]))
+    deciding = model["context"] or model
+    point = deciding["operating_points"][deciding["operating_point"]]
+    expected = 1 / (1 + np.exp(-predictions["logit"] / deciding["temperature"]))
     np.testing.assert_allclose(predictions["probability"], expected, rtol=1e-12)
     assert ((predictions["decision"] == "malignant") == (predictions["probability"] >= point["threshold"])).all()
     metrics = json.loads((small_run.folder / "metrics.json").read_text())
@@ -85,8 +86,10 @@ def test_predict_repeats_the_probabilities_of_the_run(call: Call, small_run: Sma
     assert list(rows.columns) == ["path", "patient_id", "slide_id", "x", "y", "probability", "decision", "reason"]
     stored = pd.read_csv(small_run.folder / "predictions.csv").set_index("path")
     both = rows.set_index(rows["path"].map(os.path.abspath)).join(stored.add_suffix("_stored"))
-    np.testing.assert_allclose(both["probability"], both["probability_stored"], atol=1e-6)
-    assert (both["decision"] == both["decision_stored"]).all()
+    tested = both[both["split_stored"] == "test"]  # the others were judged by a network that had not seen them
+    assert len(tested) >= 12
+    np.testing.assert_allclose(tested["probability"], tested["probability_stored"], atol=1e-6)
+    assert (tested["decision"] == tested["decision_stored"]).all()
     assert (both["patient_id"] == both["patient_id_stored"]).all()
     assert (both["x"] == both["x_stored"]).all()
 
@@ -194,12 +197,17 @@ def test_split_by_image_is_stamped_on_every_artefact(call: Call, make_folder: Ca
     assert stamp in predicted.err
 
 
-def test_target_sensitivity_is_reached_on_validation(call: Call, small_run: SmallRun, tmp_path: Path) -> None:
+def test_target_sensitivity_is_reached_on_the_images_it_was_chosen_on(
+    call: Call, small_run: SmallRun, tmp_path: Path
+) -> None:
     command = ["train", small_run.data, "--out", tmp_path / "run", "--epochs", 1, "--target-sensitivity", 0.95]
     assert call(*command, "--set", "evaluate.resamples=100").code == 0
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["operating_point"]["name"] == "sensitivity"
-    assert metrics["validation"]["image"]["sensitivity"]["value"] >= 0.95
+    assert metrics["operating_point"]["chosen_on"] == "train and validation, out of fold"
+    rows = pd.read_csv(tmp_path / "run" / "predictions.csv")
+    rows = rows[(rows["split"] != "test") & (rows["label"] == 1)]
+    assert (rows["probability"] >= metrics["operating_point"]["threshold"]).mean() >= 0.95
 
 
 def test_report_is_built_anew_the_same(call: Call, small_run: SmallRun) -> None:
@@ -244,7 +252,7 @@ def test_stopped_run_resumes_to_the_same_bundle(
     stopped = tmp_path / "stopped"
     process = subprocess.Popen([*command, str(stopped)], env=environment, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
-    while not (stopped / "checkpoint" / "state.safetensors").exists():
+    while not list((stopped / "checkpoint").rglob("state.safetensors")):
         assert process.poll() is None, process.stderr.read() if process.stderr else ""
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -70,7 +70,7 @@ def train_networks(
 ) -> Trained:
     """Trains the networks, or goes on where the run folder says.
 
-    Writes `history.csv` and `checkpoint/` into `run`; of several networks into a folder of each in `networks/`, and
+    Writes `history.csv` and `checkpoint/` into `run`; of several networks into a folder of each in `checkpoint/`, and
     `history.csv` is their mean.
 
     Args:

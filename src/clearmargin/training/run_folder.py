@@ -2,7 +2,8 @@
 
 config.toml environment.json manifest.parquet audit.json split.csv history.csv log.jsonl
 predictions.csv metrics.json report.html bundle/ checkpoint/ run.json
-and folds/ or seeds/, with a run in each folder of theirs; networks/ and field/, with history.csv and checkpoint/
+and folds/ or seeds/, with a run in each folder of theirs; checkpoint/ has a folder for each of several networks, with history.csv and checkpoint/,
+and field/ those that see the field around a patch
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ Kind = Literal["run", "optimism"]
 """What a folder holds: a run (or an evaluation), or the runs of `optimism` under either split."""
 FOLDS, SEEDS = "folds", "seeds"
 """Folders of the runs that a cross-validation, or a run with several seeds, is made of."""
-NETWORKS, FIELD = "networks", "field"
-"""Folders of the networks of one run: of those trained on different patients, and of what sees the field of patches."""
+NETWORKS, FIELD = "checkpoint", "field"
+"""Where a run keeps several networks, a folder for each by its number; and those that see the field around a patch."""
 
 
 def is_complete(run: Path) -> bool:
@@ -43,7 +44,7 @@ def is_complete(run: Path) -> bool:
 
 def is_begun(run: Path) -> bool:
     """Training has saved something, or the run is complete."""
-    return any((run / name).is_dir() for name in ("checkpoint", FOLDS, NETWORKS)) or is_complete(run)
+    return any((run / name).is_dir() for name in ("checkpoint", FOLDS)) or is_complete(run)
 
 
 @contextmanager
