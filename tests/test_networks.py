@@ -199,7 +199,7 @@ def test_too_few_patients_to_cross_fit_is_told_and_one_network_is_trained(
 def test_a_run_keeps_each_network_and_says_what_it_was_chosen_on(placed: Placed) -> None:
     for folder in (placed.run, placed.run / "field"):
         assert (folder / "history.csv").is_file()
-        assert sorted(part.name for part in (folder / "networks").iterdir()) == ["0", "1", "2"]
+        assert sorted(part.name for part in (folder / "checkpoint").iterdir()) == ["0", "1", "2"]
     model = read_bundle(placed.run).model
     assert (model.architecture.ensemble, model.architecture.field, model.lineage.crossfit) == (3, 3, 3)
     assert model.context is not None
@@ -217,7 +217,7 @@ def test_a_run_stopped_in_a_network_and_resumed_is_the_uninterrupted_run(
         run_training(placed.config, run, images=placed.images, with_report=False, listener=stopping)
     assert is_begun(run)
     assert not (run / "predictions.csv").exists()
-    begun = [part for part in ("networks", "field/networks") for n in range(3) if (run / part / str(n)).exists()]
+    begun = [part for part in ("checkpoint", "field/checkpoint") for n in range(3) if (run / part / str(n)).exists()]
     assert len(begun) == network + 1
     run_training(placed.config, run, images=placed.images, with_report=False, resume=True)
     assert (run / "predictions.csv").read_bytes() == (placed.run / "predictions.csv").read_bytes()

@@ -2,8 +2,8 @@
 
 config.toml environment.json manifest.parquet audit.json split.csv history.csv log.jsonl
 predictions.csv metrics.json report.html bundle/ checkpoint/ run.json
-and folds/ or seeds/, with a run in each folder of theirs; checkpoint/ has a folder for each of several networks, with history.csv and checkpoint/,
-and field/ those that see the field around a patch
+and folds/ or seeds/, with a run in each folder of theirs. Of several networks, checkpoint/ has a folder for each, with
+history.csv and checkpoint/; field/ has those that see the field around a patch.
 """
 
 from __future__ import annotations
