@@ -12,16 +12,19 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.typing import NDArray
 from tests.cli.conftest import Answer, SmallRun
 
 from clearmargin.cli import COMMANDS
 from clearmargin.evaluation.predictions import read_predictions
 
 Call = Callable[..., Answer]
+Floats = NDArray[np.float64]
 
 RUN_FILES = {
     "config.toml",
@@ -67,14 +70,30 @@ def test_no_patient_is_on_two_sides_of_a_run(small_run: SmallRun) -> None:
     assert split["split"].tolist() == predictions["split"].tolist()
 
 
+def calibrated(logits: Floats, deciding: dict[str, Any]) -> Floats:
+    """What the calibration that model.json describes makes of logits."""
+    other = deciding["calibration"]
+    if other is None:
+        return 1 / (1 + np.exp(-logits / deciding["temperature"]))
+    if other["method"] == "isotonic":
+        return np.interp(logits, other["logits"], other["probabilities"])
+    if other["method"] == "platt":
+        return 1 / (1 + np.exp(-other["slope"] * logits - other["intercept"]))
+    own = 1 / (1 + np.exp(-logits))
+    return 1 / (1 + np.exp(-other["a"] * np.log(own) + other["b"] * np.log(1 - own) - other["c"]))
+
+
 def test_stored_decisions_and_probabilities_follow_from_the_bundle(small_run: SmallRun) -> None:
     predictions = read_predictions(small_run.folder / "predictions.csv")
     model = json.loads((small_run.folder / "bundle" / "model.json").read_text())
     deciding = model["context"] or model
     point = deciding["operating_points"][deciding["operating_point"]]
-    expected = 1 / (1 + np.exp(-predictions["logit"] / deciding["temperature"]))
+    expected = calibrated(predictions["logit"].to_numpy(), deciding)
     np.testing.assert_allclose(predictions["probability"], expected, rtol=1e-12)
-    assert ((predictions["decision"] == "malignant") == (predictions["probability"] >= point["threshold"])).all()
+    probability, region = predictions["probability"], deciding["conformal"]
+    withheld = probability.between(region["low"], region["high"]) if region and region["low"] is not None else False
+    expected = np.where(withheld, "abstain", np.where(probability >= point["threshold"], "malignant", "benign"))
+    assert (predictions["decision"] == expected).all()
     metrics = json.loads((small_run.folder / "metrics.json").read_text())
     assert metrics["operating_point"]["threshold"] == point["threshold"]
 

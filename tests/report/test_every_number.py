@@ -133,7 +133,9 @@ def given_numbers(run: Recomputed) -> set[float]:
     given |= {float(len(audit["quarantine"])), *(float(len(finding["paths"])) for finding in audit["findings"])}
     given |= set(leaves([finding["message"] for finding in audit["findings"]]))
     given |= set(leaves(config)) | {float(len(history)), float(history["epoch"][history["validation_loss"].idxmin()])}
-    given |= {float(len(setting_names())), 255.0}  # a grey value is divided by 255
+    sections = [name.partition(".")[0] for name in setting_names() if "." in name]
+    given |= {float(len(setting_names()) - sum(section not in config for section in sections))}
+    given |= {255.0}  # a grey value is divided by 255
     given |= set(leaves(environment))
     for seconds in environment["seconds"].values():
         given |= {seconds, *map(float, divmod(round(seconds), 60))}

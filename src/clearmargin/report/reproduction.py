@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from clearmargin.config import setting_names
 from clearmargin.report.provenance import Terms, join
 from clearmargin.report.run_files import RunFiles, Values
 from clearmargin.report.words import DASH, duration, moment, plural
@@ -52,9 +53,10 @@ def stages(environment: Values) -> list[tuple[str, str, str]]:
 
 
 def settings(config: RunConfig) -> list[Setting]:
-    """Every setting, dotted, marked where it is not the default."""
+    """Every setting, dotted, marked where it is not the default; a section that the recipe does not have has none."""
     now, default = _flat(config.model_dump(mode="json")), _flat(RunConfig().model_dump(mode="json"))
-    return [Setting(key, _text(value), value != default.get(key)) for key, value in now.items()]
+    known = set(setting_names())
+    return [Setting(key, _text(value), value != default.get(key)) for key, value in now.items() if key in known]
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

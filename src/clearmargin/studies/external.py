@@ -86,7 +86,8 @@ def evaluate_bundle(
         images = Images(audit, model.preprocessing, store, data_hash(manifest))
         log.stage("predict")
         choices = choices_of(model, context=config.evaluate.context != "none")
-        step = choices.context.step if isinstance(choices.context, Grid) else None
+        grid = choices.context
+        step = grid.step if isinstance(grid, Grid) and grid.networks > 1 else None
         frame = manifest.frame
         table = choices.apply(compute_logits(predictor, images, step=step).assign(split="test"))
         write_predictions(table, out / "predictions.csv")
