@@ -72,7 +72,7 @@ def test_without_a_checkpoint_there_is_no_state(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_of_another_run_is_refused(written: Path) -> None:
-    message = r"state\.safetensors: .* other settings, images, split, precision or version\. Resume"
+    message = r"state\.safetensors: .* other settings, images, split, weights, precision or version\. Resume"
     with pytest.raises(DataError, match=message):
         read_checkpoint(written, "another")
 

@@ -116,7 +116,7 @@ def test_one_network_answers_for_all_where_nothing_is_cross_fitted(tmp_path: Pat
 
 def test_the_history_of_the_run_is_the_mean_of_its_networks(trained: tuple[Path, Trained]) -> None:
     run, whole = trained
-    parts = [pd.read_csv(run / "networks" / str(number) / "history.csv") for number in range(3)]
+    parts = [pd.read_csv(run / "checkpoint" / str(number) / "history.csv") for number in range(3)]
     expected = pd.concat(parts).groupby("epoch").mean()
     pd.testing.assert_frame_equal(pd.read_csv(run / "history.csv").set_index("epoch"), expected, rtol=1e-6)
     assert [len(network.history) for network in whole.networks] == [2, 2, 2]
