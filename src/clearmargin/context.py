@@ -102,9 +102,7 @@ def on_lattice(
     n = int(slides.max(initial=-1)) + 1
     good = np.bincount(slides, minlength=n) >= 2
     for values in (x, y):
-        first = np.full(n, np.iinfo(np.int64).max)
-        np.minimum.at(first, slides, values)
-        apart = values - first[slides]  # below 0 where it is more than 64 bits hold
+        apart = _from_first(values, slides, n)  # below 0 where it is more than 64 bits hold
         good[np.unique(slides[(apart < 0) | (apart % step != 0) | (apart // step > _FARTHEST)])] = False
     order = np.lexsort((x, y, slides))
     same = (np.diff(slides[order]) == 0) & (np.diff(x[order]) == 0) & (np.diff(y[order]) == 0)
@@ -116,12 +114,15 @@ def lay_out(slides: NDArray[np.integer], x: NDArray[np.integer], y: NDArray[np.i
     """The cells of patches that lie on the lattice, see `on_lattice`."""
     numbers = np.unique(slides, return_inverse=True)[1].astype(np.int64)
     n = int(numbers.max(initial=-1)) + 1
-    places = []
-    for values in (y, x):
-        first = np.full(n, np.iinfo(np.int64).max)
-        np.minimum.at(first, numbers, values)
-        places.append((values - first[numbers]) // step)
-    return Cells(numbers, places[0].astype(np.int64), places[1].astype(np.int64))
+    rows, columns = (_from_first(values, numbers, n) // step for values in (y, x))
+    return Cells(numbers, rows, columns)
+
+
+def _from_first(values: NDArray[np.integer], slides: NDArray[np.integer], n: int) -> NDArray[np.int64]:
+    """(N,) how far each value lies from the lowest of its slide; `slides` are numbers below n."""
+    first = np.full(n, np.iinfo(np.int64).max)
+    np.minimum.at(first, slides, values)
+    return np.asarray(values - first[slides], dtype=np.int64)
 
 
 def neighbours(cells: Cells, field: int) -> NDArray[np.int64]:

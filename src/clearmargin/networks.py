@@ -24,7 +24,7 @@ from clearmargin.data.manifest import Manifest
 from clearmargin.data.split import Assignment, crossfit_folds
 from clearmargin.data.store import Store
 from clearmargin.evaluation.choices import NO_CONTEXT, known_ids
-from clearmargin.evaluation.context import FEWEST_PATIENTS, Surroundings, slide_places
+from clearmargin.evaluation.context import Surroundings, slide_places, why_too_few
 from clearmargin.images.fields import Fields, make_thumbnails
 from clearmargin.images.preprocess import Preprocessing
 from clearmargin.models.contract import Classifier
@@ -156,9 +156,9 @@ def find_surroundings(config: RunConfig, manifest: Manifest, chosen_on: NDArray[
     step = find_step(*places)
     if step is None:
         return "the patches of its slides lie on no common lattice"
-    known = len(set(patients[chosen_on]))
-    if config.split.fold is None and known < FEWEST_PATIENTS:  # folds are weighed together
-        return f"context is judged on {FEWEST_PATIENTS} validation patients or more, and there are {known}"
+    too_few = why_too_few(len(set(patients[chosen_on])))
+    if too_few and config.split.fold is None:  # folds are weighed together
+        return too_few
     field = config.model.field or None
     return Surroundings(step, field, config.model.thumbnail if field else None)
 

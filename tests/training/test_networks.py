@@ -110,7 +110,7 @@ def test_one_network_answers_for_all_where_nothing_is_cross_fitted(tmp_path: Pat
     assert alone.model is alone.networks[0].model
     images = np.asarray(toy_images().images)
     np.testing.assert_array_equal(logits_of(alone, images), scores(alone.model, images))
-    assert not (tmp_path / "run" / "networks").exists()
+    assert not (tmp_path / "run" / "checkpoint" / "0").exists()
     assert (tmp_path / "run" / "checkpoint").is_dir()
 
 

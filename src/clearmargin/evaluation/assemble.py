@@ -77,13 +77,10 @@ def evaluate_predictions(
     parts = by_fold if by_fold is not None else {0: choices}
     if by_fold is None:
         table["fold"] = 0
-    in_context = ALONE_COLUMNS[0] in table
-    if not in_context:  # where an image has no place on its slide, each was decided by itself
-        parts = {fold: part.alone or part for fold, part in parts.items()}
-        choices = choices.alone or choices
+    parts, choices = {fold: part.applied_to(table) for fold, part in parts.items()}, choices.applied_to(table)
     table["threshold"] = table["fold"].map({fold: part.point.threshold for fold, part in parts.items()})
     _check_decisions(table)
-    alone = _decided_alone(table, parts) if in_context else None
+    alone = _decided_alone(table, parts) if ALONE_COLUMNS[0] in table else None
     present = [split for split in SPLITS if (table["split"] == split).any()]
     resampling = Resampling(settings.resamples, seed)
     listener.stage("evaluate")

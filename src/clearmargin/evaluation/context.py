@@ -50,7 +50,8 @@ def slide_places(frame: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.int
     if len(columns) == 0 or bool(columns.isna().any(axis=None)) or bool((columns["slide_id"] == "").any()):
         return None
     slides = frame.groupby(["patient_id", "slide_id"], dropna=False, sort=False).ngroup()
-    return tuple(values.to_numpy(dtype=np.int64) for values in (slides, columns["x"], columns["y"]))  # type: ignore[return-value]
+    numbers, x, y = (np.asarray(values, dtype=np.int64) for values in (slides, columns["x"], columns["y"]))
+    return numbers, x, y
 
 
 def find_cells(frame: pd.DataFrame, step: int) -> Cells | None:
@@ -59,6 +60,13 @@ def find_cells(frame: pd.DataFrame, step: int) -> Cells | None:
     if places is None or not on_lattice(*places, step).all():
         return None
     return lay_out(*places, step)
+
+
+def why_too_few(n_patients: int) -> str:
+    """Why no context can be judged on so many patients; nothing where it can."""
+    if n_patients >= FEWEST_PATIENTS:
+        return ""
+    return f"context is judged on {FEWEST_PATIENTS} validation patients or more, and there are {n_patients}"
 
 
 def choose_context(
@@ -83,8 +91,8 @@ def choose_context(
     """
     codes = pd.factorize(patients, sort=True)[0]
     n_patients = int(codes.max()) + 1
-    if n_patients < FEWEST_PATIENTS:
-        return f"context is judged on {FEWEST_PATIENTS} validation patients or more, and there are {n_patients}"
+    if too_few := why_too_few(n_patients):
+        return too_few
     folds = _deal(codes, n_patients)
     if any(len(np.unique(labels[folds != fold])) < 2 for fold in np.unique(folds)):
         return "too few validation patients have either class to judge what context gains"
