@@ -203,9 +203,9 @@ def test_a_run_that_is_not_finished_says_how_to_finish_it(tmp_path: Path) -> Non
         read_bundle(tmp_path)
 
 
-def test_a_signed_bundle_of_another_schema_is_refused_with_what_is_read(bundle: Path) -> None:
+def test_a_signed_bundle_of_a_newer_schema_is_refused_with_what_is_read(bundle: Path) -> None:
     text = (bundle / "model.json").read_text()
-    (bundle / "model.json").write_text(text.replace('"schema": 1', '"schema": 2'))
+    (bundle / "model.json").write_text(text.replace('"schema": 2', '"schema": 3'))
     sign(bundle)
-    with pytest.raises(BundleError, match=r"model\.json: schema 2 is not one that this version reads \(it reads 1\)"):
+    with pytest.raises(BundleError, match=r"model\.json: schema 3 is newer .*\(it reads 1 to 2\)\. Use a newer clearm"):
         read_bundle(bundle)

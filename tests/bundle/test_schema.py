@@ -30,7 +30,7 @@ def parse(values: object) -> ModelFile:
 def test_what_is_written_is_read() -> None:
     model = model_file()
     assert parse_model_file(model.to_json().encode(), "model.json") == model
-    assert contents()["schema"] == 1
+    assert contents()["schema"] == 2
     assert contents()["labels"] == ["benign", "malignant"]
     assert contents()["intended_use"] == INTENDED_USE
 
@@ -43,14 +43,23 @@ def test_the_deciding_operating_point_is_the_one_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"), [(2, "2"), ("1", "'1'"), (0, "0"), (None, "None"), ("x" * 10_000, f"'{'x' * 49} ")]
+    ("value", "shown"),
+    [("1", "'1'"), (0, "0"), (None, "None"), (True, "True"), (2.0, "2.0"), ([], "[]"), ("x" * 10_000, f"'{'x' * 49} ")],
 )
-def test_another_schema_version_is_refused_in_one_short_line(value: object, shown: str) -> None:
+def test_what_is_no_schema_version_is_refused_in_one_short_line(value: object, shown: str) -> None:
     with pytest.raises(BundleError) as caught:
         parse(contents() | {"schema": value, "something_new": True})
     assert str(caught.value).startswith(f"model.json: schema {shown.rstrip()}")
-    assert "(it reads 1). Use the version of clearmargin that wrote the bundle" in str(caught.value)
+    assert "(it reads 1 to 2). The bundle is damaged" in str(caught.value)
     assert len(str(caught.value)) < 250
+
+
+@pytest.mark.parametrize("version", [3, 99, 10**30])
+def test_a_newer_schema_version_says_to_use_a_newer_clearmargin(version: int) -> None:
+    with pytest.raises(
+        BundleError, match=rf"schema {version} is newer than .* \(it reads 1 to 2\)\. Use a newer clear"
+    ):
+        parse(contents() | {"schema": version, "something_new": True})
 
 
 def test_a_missing_schema_version_is_refused() -> None:
@@ -183,40 +192,6 @@ def test_an_ensemble_a_fold_and_a_recalibration_are_kept() -> None:
             "no_levels": {"slide": "slides are unknown"},
         }
     )
-    assert parse_model_file(model.to_json().encode(), "model.json") == model
-
-
-FIRST_VERSION = """{
- "schema": 1,
- "architecture": {"name": "cbis_ddsm", "parameters": 85057},
- "preprocessing": {"width": 16, "height": 16, "channels": 3, "fit": "pad", "padding": "mirror",
-  "interpolation": "area", "mean": 0.5, "std": 0.25},
- "labels": ["benign", "malignant"],
- "temperature": 1.2345,
- "operating_points": {"balanced": {"name": "balanced", "rule": "largest balanced accuracy", "threshold": 0.4321,
-  "chosen_on": "validation", "achieved": {"sensitivity": 0.8}}},
- "operating_point": "balanced",
- "content": "histology",
- "conformal": null,
- "input_gate": null,
- "lineage": {"clearmargin": "0.1.0", "created": "2026-01-02T03:04:05+00:00", "recipe": "cbis_ddsm", "seed": 7,
-  "split": "patient", "stamp": null, "data_sha256": "dd", "split_sha256": "ee", "precision": "32-true",
-  "metrics": {"n_images": 1234, "n_patients": 17}, "libraries": {"torch": "2.13"}},
- "intended_use": "For research and education."
-}"""
-"""As the first version of this package wrote it."""
-
-
-def test_a_file_of_the_first_version_is_read_and_decides_as_it_did() -> None:
-    model = parse_model_file(FIRST_VERSION.encode(), "model.json")
-    assert model.calibrated_by == Temperature(temperature=1.2345)
-    assert (model.calibration, model.conformal, model.no_abstention, model.reference) == (None, None, None, None)
-    assert (model.levels, model.no_levels) == ({}, {})
-    assert (model.architecture.ensemble, model.lineage.folds, model.lineage.recalibrated) == (1, 0, None)
-    logits = np.linspace(-6, 6, 100)
-    values = probability(logits, model.calibrated_by)
-    np.testing.assert_allclose(values, 1 / (1 + np.exp(-logits / 1.2345)), rtol=1e-12)
-    assert model.decide(values).tolist() == ["malignant" if value >= 0.4321 else "benign" for value in values]
     assert parse_model_file(model.to_json().encode(), "model.json") == model
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import from_json
 
+from clearmargin.bundle.migrate import SCHEMA, STEPS, migrate
 from clearmargin.context import Grid
 from clearmargin.decision import Abstention, Beta, Calibration, Isotonic, Level, Platt, Temperature, decide
 from clearmargin.errors import BundleError
@@ -15,7 +18,7 @@ from clearmargin.images.preprocess import Preprocessing
 from clearmargin.reference import Reference
 from clearmargin.types import INTENDED_USE, LABEL_NAMES, Content, LevelName, OperatingPoint
 
-SCHEMA = 1
+_MAX_BYTES = 2**26
 _LONGEST = 200
 """Characters of a hostile file that a message repeats."""
 
@@ -138,7 +141,7 @@ class Context(Decisions):
 class ModelFile(Decisions):
     """model.json: the network, how an image is decided by itself, and in `context` how among its neighbours."""
 
-    schema_version: Annotated[Literal[1], Field(alias="schema")] = 1
+    schema_version: Annotated[Literal[2], Field(alias="schema")] = 2
     architecture: Architecture
     preprocessing: Preprocessing
     labels: tuple[str, str] = LABEL_NAMES
@@ -171,22 +174,40 @@ class ModelFile(Decisions):
 
 
 def parse_model_file(text: bytes, name: str) -> ModelFile:
-    """The contents of a model.json.
+    """The contents of a model.json, of this version or an earlier one.
 
     Raises:
-        BundleError: not JSON, another schema version, or a field that is missing, unknown or out of range.
+        BundleError: not JSON, a version that is not known, or a field that is missing, unknown or out of range.
     """
+    if len(text) > _MAX_BYTES:
+        raise BundleError(f"{name}: larger than the limit of {_MAX_BYTES:,} bytes. Make the bundle anew.")
     try:
-        model = ModelFile.model_validate_json(text)
+        content = from_json(text)  # bounded in depth and in the length of a number
+    except ValueError as error:
+        raise BundleError(f"{name}: the file: {str(error)[:_LONGEST]}. The bundle is damaged; make it anew.") from None
+    if not isinstance(content, dict):
+        raise BundleError(f"{name}: the file: is no JSON object. The bundle is damaged; make it anew.")
+    _check_version(content, name)
+    try:
+        return ModelFile.model_validate(migrate(content))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])[:_LONGEST] or "the file"
-        if where == "schema":
-            raise BundleError(
-                f"{name}: schema {first['input']!r:.50} is not one that this version reads (it reads {SCHEMA}). "
-                "Use the version of clearmargin that wrote the bundle, or a newer one."
-            ) from None
         raise BundleError(f"{name}: {where}: {first['msg'][:_LONGEST]}. The bundle is damaged; make it anew.") from None
-    if "schema_version" not in model.model_fields_set:
+
+
+def _check_version(content: Mapping[str, Any], name: str) -> None:
+    if "schema" not in content:
         raise BundleError(f"{name}: schema: the version is missing. The bundle is damaged; make it anew.")
-    return model
+    version = content["schema"]
+    known = f"(it reads {min(STEPS)} to {SCHEMA})"
+    if type(version) is int and version > SCHEMA:
+        raise BundleError(
+            f"{name}: schema {version!r:.50} is newer than this version of clearmargin reads {known}. "
+            "Use a newer clearmargin."
+        )
+    if type(version) is not int or version < min(STEPS):
+        raise BundleError(
+            f"{name}: schema {version!r:.50} is not one that this version reads {known}. "
+            "The bundle is damaged; make it anew."
+        )
