@@ -46,7 +46,8 @@ FIRST = """{
    "sensitivity": {"value": 0.9, "ci": [0.8, 1.0]}, "specificity": {"value": 0.9, "ci": [0.8, 1.0]},
    "ppv": {"value": null, "ci": null, "reason": "no image was called malignant"},
    "npv": {"value": 0.9, "ci": [0.8, 1.0]}, "f1": {"value": 0.9, "ci": [0.8, 1.0]},
-   "brier": {"value": 0.1, "ci": [0.05, 0.2]}, "ece": {"value": 0.1, "ci": null, "reason": "fewer than 2 patients"}}, "libraries": {"torch": "2.13"}},
+   "brier": {"value": 0.1, "ci": [0.05, 0.2]}, "ece": {"value": 0.1, "ci": null, "reason": "fewer than 2 patients"}},
+  "libraries": {"torch": "2.13"}},
  "intended_use": "For research and education."
 }"""
 """As the very first version wrote it: no calibration, abstention, levels, reference, ensemble or context."""
@@ -101,7 +102,8 @@ LAST = """{
    "ppv": {"value": null, "ci": null, "reason": "no image was called malignant"},
    "npv": {"value": 0.9, "ci": [0.8, 1.0]}, "f1": {"value": 0.9, "ci": [0.8, 1.0]},
    "brier": {"value": 0.1, "ci": [0.05, 0.2]}, "ece": {"value": 0.1, "ci": null, "reason": "fewer than 2 patients"},
-   "calibration_slope": {"value": 1.1, "ci": [0.9, 1.3]}, "calibration_intercept": {"value": 0.1, "ci": [-0.1, 0.3]}}, "libraries": {"torch": "2.13", "numpy": "2.4"},
+   "calibration_slope": {"value": 1.1, "ci": [0.9, 1.3]}, "calibration_intercept": {"value": 0.1, "ci": [-0.1, 0.3]}},
+  "libraries": {"torch": "2.13", "numpy": "2.4"},
   "recalibrated": {"created": "2026-02-03T00:00:00+00:00", "data_sha256": "ab", "images": 90, "patients": null}},
  "intended_use": "For research and education."
 }"""
