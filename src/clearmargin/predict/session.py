@@ -1,18 +1,29 @@
-"""The network under ONNX Runtime: packed images in, logits out. Memory is bounded by one batch."""
+"""The network under ONNX Runtime: packed images in, logits out. Memory is bounded by one batch.
+
+A network is checked before ONNX Runtime sees it (`bundle/onnx_check.py`). What it then asks for while it runs is bounded
+too: all sessions of the process share one arena, which refuses what is more than most of this machine's memory, and no
+constant is computed ahead, outside of that arena.
+"""
 
 from __future__ import annotations
 
 import math
+import os
+from contextlib import suppress
+from functools import cache
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from clearmargin.bundle.onnx_check import check_onnx
 from clearmargin.errors import BundleError
 from clearmargin.images.fields import Fields
 
 MAX_BATCH = 256
 _MAX_BATCH_BYTES = 2**24
+_SHARE_OF_MEMORY = 0.8
+_UNKNOWN_MEMORY_BYTES = 8 * 2**30
 
 
 class Session:
@@ -23,10 +34,15 @@ class Session:
     """
 
     def __init__(self, content: bytes, *, name: str = "model.onnx") -> None:
+        check_onnx(content, name)
+        _bound_memory()
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # what goes wrong is raised as well
+        options.add_session_config_entry("session.use_env_allocators", "1")
         try:
-            self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(
+                content, options, providers=["CPUExecutionProvider"], disabled_optimizers=["ConstantFolding"]
+            )
         except Exception as error:  # ONNX Runtime's errors have no common root below Exception
             text = " ".join(str(error).split())[:200]
             raise BundleError(f"{name}: ONNX Runtime cannot load it ({text}).") from None
@@ -46,13 +62,39 @@ class Session:
         batches = [images[start : start + self.batch] for start in range(0, len(images), self.batch)]
         if not batches:
             return np.empty(0, dtype=np.float32)
-        outputs = [self._session.run(None, {self._input: np.ascontiguousarray(batch)})[0] for batch in batches]
+        outputs = [self._run(np.ascontiguousarray(batch))[0] for batch in batches]
         logits: NDArray[np.float32] = np.concatenate(outputs)
         if not np.isfinite(logits).all():
             raise BundleError(
                 f"{self._name}: the network gives {logits[~np.isfinite(logits)][0]} for an image. Retrain it."
             )
         return logits
+
+    def _run(self, batch: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        try:
+            outputs: list[NDArray[np.float32]] = self._session.run(None, {self._input: batch})
+        except Exception as error:  # as above
+            text = " ".join(str(error).split())[:300]
+            raise BundleError(
+                f"{self._name}: the network fails on {len(batch):,} images ({text}). It is damaged, or needs more "
+                "memory than there is."
+            ) from None
+        return outputs
+
+
+@cache
+def _bound_memory() -> None:
+    """Lets every session from now on take its memory from one arena that has an end; once in a process."""
+    try:
+        physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # as on Windows
+        physical = _UNKNOWN_MEMORY_BYTES
+    limits = onnxruntime.OrtArenaCfg({"max_mem": int(_SHARE_OF_MEMORY * physical), "arena_extend_strategy": -1})
+    kind = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    with suppress(Exception):  # another part of the process has set one up, which is then shared
+        onnxruntime.create_and_register_allocator(kind, limits)
 
 
 def _check_signature(session: onnxruntime.InferenceSession, name: str) -> tuple[str, tuple[int, int, int]]:
