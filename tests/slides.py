@@ -110,8 +110,8 @@ def _export(deployed: Deployed, preprocessing: Preprocessing) -> bytes:
             file,
             dynamo=False,
             input_names=[export.INPUT],
-            output_names=[export.OUTPUT],
-            dynamic_axes={export.INPUT: {0: "batch"}, export.OUTPUT: {0: "batch"}},
+            output_names=[export.LOGITS, export.FEATURES],
+            dynamic_axes={name: {0: "batch"} for name in (export.INPUT, export.LOGITS, export.FEATURES)},
         )
     return file.getvalue()
 

@@ -188,4 +188,4 @@ def test_a_trained_bundle_computes_the_same_in_torch_and_onnx(placed: Placed, qu
         images = np.random.default_rng(0).integers(0, 256, (5, px, px, 3), dtype=np.uint8)
         deployed = Deployed(load_torch_model(read, field=field), 0.5, 0.1).eval()
         with torch.inference_mode():
-            np.testing.assert_allclose(logits(images), deployed(torch.from_numpy(images)).numpy(), atol=1e-5)
+            np.testing.assert_allclose(logits(images), deployed(torch.from_numpy(images))[0].numpy(), atol=1e-5)

@@ -41,7 +41,7 @@ def by_torch(model: Classifier, images: NDArray[np.uint8], spec: Preprocessing =
 
 def by_onnx(content: bytes, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    (logits,) = session.run(None, {"images": images})
+    logits, _ = session.run(None, {"images": images})
     return np.asarray(logits)
 
 
@@ -63,10 +63,23 @@ def test_onnx_computes_what_torch_computes_in_batches_of_any_size(name: str) -> 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_exported_network_holds_itself_and_says_what_it_takes(name: str) -> None:
     session = onnxruntime.InferenceSession(exported(name)[1], providers=["CPUExecutionProvider"])
-    (taken,), (given,) = session.get_inputs(), session.get_outputs()
+    (taken,), (logits, features) = session.get_inputs(), session.get_outputs()
     assert (taken.name, taken.type, taken.shape[1:]) == ("images", "tensor(uint8)", [24, 24, 3])
-    assert (given.name, given.type, len(given.shape)) == ("logits", "tensor(float)", 1)
+    assert (logits.name, logits.type, len(logits.shape)) == ("logits", "tensor(float)", 1)
+    assert (features.name, features.type, len(features.shape)) == ("features", "tensor(float)", 2)
     assert not isinstance(taken.shape[0], int)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_features_are_the_means_of_the_last_map(name: str) -> None:
+    model, content = exported(name)
+    images = pictures(SPEC, 4)
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    (features,) = session.run(["features"], {"images": images})
+    with torch.no_grad():
+        x = (torch.from_numpy(images).permute(0, 3, 1, 2) / 255 - SPEC.mean) / SPEC.std
+        expected = model.forward_features(x).numpy().mean(axis=(2, 3))
+    np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-4 * max(1, np.abs(expected).max()))
 
 
 def test_grey_oblong_images_are_exported_as_well() -> None:
@@ -99,7 +112,7 @@ def test_an_export_that_differs_is_refused(monkeypatch: pytest.MonkeyPatch, what
         bias.data += float("nan")
         content = export._export(Deployed(other, SPEC.mean, SPEC.std), SPEC)
     monkeypatch.setattr(export, "_export", lambda *_: content)
-    with pytest.raises(BundleError, match=r"ONNX export differs from torch by \S+ in a logit \(limit 0\.0001\)"):
+    with pytest.raises(BundleError, match=r"differs from torch by \S+ in a logit or a feature \(limit 0\.0001\)"):
         export_onnx(model, SPEC, pictures(SPEC, 3))
     assert parity(Deployed(model, SPEC.mean, SPEC.std), good, pictures(SPEC, 3)) < MAX_DIFFERENCE
 

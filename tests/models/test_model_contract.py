@@ -190,7 +190,10 @@ def test_the_deployed_network_is_scaling_normalising_and_the_model() -> None:
     packed = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         expected = model((packed.permute(0, 3, 1, 2) / 255 - 0.4) / 0.3)
-        torch.testing.assert_close(Deployed(model, 0.4, 0.3)(packed), expected)
+        logits, features = Deployed(model, 0.4, 0.3)(packed)
+        maps = model.forward_features((packed.permute(0, 3, 1, 2) / 255 - 0.4) / 0.3)
+    torch.testing.assert_close(logits, expected)
+    torch.testing.assert_close(features, maps.mean(dim=(2, 3)))
 
 
 def test_flat_features_counts_values_and_leaves_no_trace() -> None:

@@ -14,22 +14,33 @@ from clearmargin.predict.session import MAX_BATCH, Session
 
 
 def mean_network(
-    shape: tuple[Any, ...] = ("batch", 4, 6, 3), *, kind: int = TensorProto.UINT8, keepdims: int = 0, times: float = 1.0
+    shape: tuple[Any, ...] = ("batch", 4, 6, 3),
+    *,
+    kind: int = TensorProto.UINT8,
+    keepdims: int = 0,
+    times: float = 1.0,
+    features: bool = False,
 ) -> bytes:
-    """The mean of an image's values, times a number."""
+    """The mean of an image's values, times a number; its features are the means of its channels."""
     nodes = [
         helper.make_node("Cast", ["images"], ["floats"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["floats", "axes"], ["mean"], keepdims=keepdims),
         helper.make_node("Mul", ["mean", "times"], ["logits"]),
     ]
+    if features:
+        nodes.append(helper.make_node("ReduceMean", ["floats", "places"], ["features"], keepdims=0))
     rank = len(shape) if keepdims else 1
     graph = helper.make_graph(
         nodes,
         "mean",
         [helper.make_tensor_value_info("images", kind, shape)],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", *[1] * (rank - 1)])],
+        [
+            helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", *[1] * (rank - 1)]),
+            *([helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", 3])] if features else []),
+        ],
         [
             helper.make_tensor("axes", TensorProto.INT64, [len(shape) - 1], list(range(1, len(shape)))),
+            helper.make_tensor("places", TensorProto.INT64, [2], [1, 2]),
             helper.make_tensor("times", TensorProto.FLOAT, [], [times]),
         ],
     )
@@ -48,6 +59,22 @@ def test_every_image_has_its_logit_in_order(number: int) -> None:
     assert logits.shape == (number,)
     assert logits.dtype == np.float32
     np.testing.assert_allclose(logits, images.astype(np.float64).mean(axis=(1, 2, 3)), rtol=1e-5)
+
+
+def test_features_come_with_the_logits_where_the_file_gives_them() -> None:
+    images = noise(2 * MAX_BATCH + 3)
+    session = Session(mean_network(features=True))
+    assert session.has_features
+    logits, features = session.describe(images)
+    np.testing.assert_array_equal(logits, session.logits(images))
+    np.testing.assert_allclose(features, images.astype(np.float64).mean(axis=(1, 2)), rtol=1e-5)
+
+
+def test_a_file_of_an_early_version_decides_and_says_that_it_has_no_features() -> None:
+    session = Session(mean_network(), name="old/model.onnx")
+    assert not session.has_features
+    with pytest.raises(BundleError, match=r"old/model\.onnx: gives no features"):
+        session.describe(noise(2))
 
 
 def test_a_memory_map_and_a_view_with_gaps_are_read_batch_by_batch(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def fit(
 
 def scores(model: Classifier, images: np.ndarray) -> np.ndarray:
     with torch.inference_mode():
-        return Deployed(model, 0.0, 1.0).eval()(torch.from_numpy(images)).numpy()
+        return Deployed(model, 0.0, 1.0).eval()(torch.from_numpy(images))[0].numpy()
 
 
 def logits_of(trained: Trained, images: np.ndarray) -> np.ndarray:

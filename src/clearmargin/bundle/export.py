@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from clearmargin.bundle.onnx_check import check_onnx
 from clearmargin.errors import BundleError
 from clearmargin.images.preprocess import Preprocessing
 from clearmargin.models.contract import Classifier, Deployed
@@ -19,11 +20,13 @@ if TYPE_CHECKING:
     import onnx_ir
 
 MAX_DIFFERENCE = 1e-4
-INPUT, OUTPUT = "images", "logits"
+INPUT, LOGITS, FEATURES = "images", "logits", "features"
 
 
 def export_onnx(model: Classifier, preprocessing: Preprocessing, images: NDArray[np.uint8]) -> bytes:
-    """The network from packed images (B, H, W, C) uint8 to logits (B,) as an ONNX file, checked against torch.
+    """The network from packed images (B, H, W, C) uint8 to logits (B,) and features (B, D) as an ONNX file.
+
+    What it computes is checked against torch.
 
     Args:
         model: on the CPU, in evaluation mode.
@@ -31,32 +34,41 @@ def export_onnx(model: Classifier, preprocessing: Preprocessing, images: NDArray
         images: (N, H, W, C) real images to check on, N at least 1; random ones are added.
 
     Raises:
-        BundleError: the logits of ONNX Runtime and torch differ by 1e-4 or more, see `parity`.
+        BundleError: logits or features of ONNX Runtime and torch differ by 1e-4 or more, see `parity`; or the file would
+            not be read again.
     """
     deployed = Deployed(model, preprocessing.mean, preprocessing.std).eval()
     content = _export(deployed, preprocessing)
+    check_onnx(content, "the ONNX export")
     noise = np.random.default_rng(0).integers(0, 256, (4, *preprocessing.shape), dtype=np.uint8)
     difference = parity(deployed, content, np.concatenate([images, noise]))
     if not difference < MAX_DIFFERENCE:
         raise BundleError(
-            f"the ONNX export differs from torch by {difference:.2e} in a logit (limit {MAX_DIFFERENCE:g}); "
-            "nothing was written. Please report the model and the versions."
+            f"the ONNX export differs from torch by {difference:.2e} in a logit or a feature (limit "
+            f"{MAX_DIFFERENCE:g}); nothing was written. Please report the model and the versions."
         )
     return content
 
 
 def parity(deployed: Deployed, content: bytes, images: NDArray[np.uint8]) -> float:
-    """Largest difference of a logit between torch and ONNX Runtime on these images.
+    """Largest difference of a logit or a feature between torch and ONNX Runtime on these images.
 
-    Relative to the logit where that is above 1: float32 has seven digits, however large the number.
+    Relative to the logit, or to the largest feature of the image, where that is above 1: float32 has seven digits,
+    however large the number.
     """
     import onnxruntime  # noqa: PLC0415  (not needed to import this part)
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     with torch.inference_mode():
-        expected = deployed(torch.from_numpy(images)).numpy()
-    (actual,) = session.run([OUTPUT], {INPUT: images})
-    return float((np.abs(actual - expected) / np.maximum(1, np.abs(expected))).max())
+        logits, features = (output.numpy() for output in deployed(torch.from_numpy(images)))
+    actual_logits, actual_features = session.run([LOGITS, FEATURES], {INPUT: images})
+    largest = np.abs(features).max(axis=1, keepdims=True)
+    return float(
+        max(
+            (np.abs(actual_logits - logits) / np.maximum(1, np.abs(logits))).max(),
+            (np.abs(actual_features - features) / np.maximum(1, largest)).max(),
+        )
+    )
 
 
 def _export(deployed: Deployed, preprocessing: Preprocessing) -> bytes:
@@ -70,7 +82,7 @@ def _export(deployed: Deployed, preprocessing: Preprocessing) -> bytes:
             (example,),
             dynamo=True,
             input_names=[INPUT],
-            output_names=[OUTPUT],
+            output_names=[LOGITS, FEATURES],
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             verbose=False,
         )

@@ -63,7 +63,10 @@ def normalise(x: Tensor, mean: float, std: float) -> Tensor:
 
 
 class Deployed(nn.Module):
-    """The network as it is exported: packed images (B, H, W, C) uint8 in, logits (B,) out."""
+    """The network as it is exported: packed images (B, H, W, C) uint8 in, logits (B,) and features (B, D) out.
+
+    `features` are the means over places of the last feature map: what the network sees in an image, in short.
+    """
 
     def __init__(self, model: Classifier, mean: float, std: float) -> None:
         super().__init__()
@@ -71,9 +74,9 @@ class Deployed(nn.Module):
         self.mean = mean
         self.std = std
 
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.model(normalise(scale_pixels(images), self.mean, self.std))
-        return logits
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.model.forward_features(normalise(scale_pixels(images), self.mean, self.std))
+        return self.model.forward_head(features), features.mean(dim=(2, 3))
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -1,4 +1,4 @@
-"""The network under ONNX Runtime: packed images in, logits out. Memory is bounded by one batch.
+"""The network under ONNX Runtime: packed images in, logits and features out. Memory is bounded by one batch.
 
 A network is checked before ONNX Runtime sees it (`bundle/onnx_check.py`). What it then asks for while it runs is bounded
 too: all sessions of the process share one arena, which refuses what is more than most of this machine's memory, and no
@@ -30,7 +30,7 @@ class Session:
     """Runs the ONNX file of a bundle on the CPU. Bounded by the matrix rate of the processor.
 
     `image_shape` is (H, W, C) of the images that it takes, `batch` how many it takes at a time: fewer of
-    large ones.
+    large ones. `has_features` is False for the files of early versions, which give logits only.
     """
 
     def __init__(self, content: bytes, *, name: str = "model.onnx") -> None:
@@ -47,7 +47,8 @@ class Session:
             text = " ".join(str(error).split())[:200]
             raise BundleError(f"{name}: ONNX Runtime cannot load it ({text}).") from None
         self._name = name
-        self._input, self.image_shape = _check_signature(self._session, name)
+        self._input, self._outputs, self.image_shape = _check_signature(self._session, name)
+        self.has_features = len(self._outputs) == 2
         self.batch = max(1, min(MAX_BATCH, _MAX_BATCH_BYTES // math.prod(self.image_shape)))
 
     def logits(self, images: NDArray[np.uint8] | Fields) -> NDArray[np.float32]:
@@ -59,20 +60,37 @@ class Session:
         Raises:
             BundleError: a logit is no finite number, on which nothing can be decided.
         """
-        batches = [images[start : start + self.batch] for start in range(0, len(images), self.batch)]
-        if not batches:
-            return np.empty(0, dtype=np.float32)
-        outputs = [self._run(np.ascontiguousarray(batch))[0] for batch in batches]
-        logits: NDArray[np.float32] = np.concatenate(outputs)
-        if not np.isfinite(logits).all():
-            raise BundleError(
-                f"{self._name}: the network gives {logits[~np.isfinite(logits)][0]} for an image. Retrain it."
-            )
-        return logits
+        return self._run(images, self._outputs[:1])[0] if len(images) else np.empty(0, dtype=np.float32)
 
-    def _run(self, batch: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+    def describe(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """(N,) logits of malignant and (N, D) features: the means over places of the last feature map.
+
+        Args:
+            images: (N, H, W, C), N at least 1, packed by the bundle's preprocessing; a memory map is read by batches.
+
+        Raises:
+            BundleError: the file gives no features, or a value is no finite number.
+        """
+        if not self.has_features:
+            raise BundleError(f"{self._name}: gives no features, as files of early versions do. Train the model anew.")
+        logits, features = self._run(images, self._outputs)
+        return logits, features
+
+    def _run(self, images: NDArray[np.uint8] | Fields, names: list[str]) -> list[NDArray[np.float32]]:
+        starts = range(0, len(images), self.batch)
+        batches = (np.ascontiguousarray(images[start : start + self.batch]) for start in starts)
+        outputs = [self._run_batch(batch, names) for batch in batches]
+        joined = [np.concatenate(parts) for parts in zip(*outputs, strict=True)]
+        for values in joined:
+            if not np.isfinite(values).all():
+                raise BundleError(
+                    f"{self._name}: the network gives {values[~np.isfinite(values)][0]} for an image. Retrain it."
+                )
+        return joined
+
+    def _run_batch(self, batch: NDArray[np.uint8], names: list[str]) -> list[NDArray[np.float32]]:
         try:
-            outputs: list[NDArray[np.float32]] = self._session.run(None, {self._input: batch})
+            outputs: list[NDArray[np.float32]] = self._session.run(names, {self._input: batch})
         except Exception as error:  # as above
             text = " ".join(str(error).split())[:300]
             raise BundleError(
@@ -97,10 +115,15 @@ def _bound_memory() -> None:
         onnxruntime.create_and_register_allocator(kind, limits)
 
 
-def _check_signature(session: onnxruntime.InferenceSession, name: str) -> tuple[str, tuple[int, int, int]]:
+def _check_signature(session: onnxruntime.InferenceSession, name: str) -> tuple[str, list[str], tuple[int, int, int]]:
     inputs, outputs = session.get_inputs(), session.get_outputs()
-    if len(inputs) == len(outputs) == 1 and inputs[0].type == "tensor(uint8)" and len(outputs[0].shape) == 1:
+    given = [(output.type, len(output.shape)) for output in outputs]
+    wanted = [("tensor(float)", 1), ("tensor(float)", 2)]
+    if [each.type for each in inputs] == ["tensor(uint8)"] and given in (wanted[:1], wanted):
         match inputs[0].shape:
             case [_, int(height), int(width), int(channels)]:
-                return inputs[0].name, (height, width, channels)
-    raise BundleError(f"{name}: is not a network from uint8 images (B, H, W, C) to logits (B,). Make the bundle anew.")
+                return inputs[0].name, [output.name for output in outputs], (height, width, channels)
+    raise BundleError(
+        f"{name}: is not a network from uint8 images (B, H, W, C) to logits (B,) and features (B, D). "
+        "Make the bundle anew."
+    )
