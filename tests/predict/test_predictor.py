@@ -342,7 +342,7 @@ def test_a_network_for_other_images_than_model_json_says_is_a_bundle_error(copie
 def test_a_signed_file_that_is_no_network_is_a_bundle_error(copied: Path) -> None:
     (copied / "model.onnx").write_bytes(b"\x80\x04 no network")
     sign(copied)
-    with pytest.raises(BundleError, match=r"model\.onnx: ONNX Runtime cannot load it \(") as caught:
+    with pytest.raises(BundleError, match=r"model\.onnx: refused, since it ") as caught:
         load_bundle(copied)
     assert "\n" not in str(caught.value)
 

@@ -111,7 +111,7 @@ def test_a_logit_that_is_no_finite_number_never_becomes_a_decision(times: float)
     ids=["floats", "no channels", "any size", "maps"],
 )
 def test_a_network_that_takes_or_gives_something_else_is_refused(content: bytes) -> None:
-    with pytest.raises(BundleError, match=r"model\.onnx: is not a network from uint8 images"):
+    with pytest.raises(BundleError, match=r"model\.onnx: refused, since it is not a network from uint8"):
         Session(content)
 
 

@@ -34,8 +34,8 @@ def export_onnx(model: Classifier, preprocessing: Preprocessing, images: NDArray
         images: (N, H, W, C) real images to check on, N at least 1; random ones are added.
 
     Raises:
-        BundleError: logits or features of ONNX Runtime and torch differ by 1e-4 or more, see `parity`; or the file would
-            not be read again.
+        BundleError: logits or features of ONNX Runtime and torch differ by 1e-4 or more, see `parity`;
+            or the file is one that a bundle may not hold.
     """
     deployed = Deployed(model, preprocessing.mean, preprocessing.std).eval()
     content = _export(deployed, preprocessing)

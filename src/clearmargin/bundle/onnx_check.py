@@ -1,10 +1,10 @@
 """What an ONNX file of a bundle may hold, checked before ONNX Runtime sees a byte of it.
 
 Hashes protect from damage, not from someone who writes them anew. So a network is held to what our own exports write:
-one flat graph of operators of ONNX itself, from `images` to `logits` and perhaps `features`, all of its weights inside.
-Refused are operators of other domains (which can call Python or other libraries), functions, subgraphs, weights in other
-files, sparse tensors, tensors that say to be larger than they are, and constants that ask for memory without end.
-What a network asks for while it runs is bounded by `predict/session.py`.
+one flat graph of operators of ONNX itself, from `images` to `logits` and perhaps `features`, all of its weights
+inside. Refused are operators of other domains (which can call Python or other libraries), functions, subgraphs, weights
+in other files, sparse tensors, tensors that say to be larger than they are, and constants that ask for memory without
+end. What a network asks for while it runs is bounded by `predict/session.py`.
 
 `OPERATORS` was made by exporting, with torch 2.13: every entry of MODELS, ensembles of them, 50 families of timm
 (ResNet, VGG, DenseNet, EfficientNet, ConvNeXt, ViT, Swin, MobileViT, … see tests/bundle/test_onnx_check.py for those
@@ -25,18 +25,19 @@ from typing import Any
 from clearmargin.bundle.wire import FIXED_32, VARINT, Field, WireError, read_message
 from clearmargin.errors import BundleError
 
-OPERATORS = frozenset(
-    """
-    Abs Add And ArgMax ArgMin AveragePool BatchNormalization Cast Ceil Celu Clip Concat Constant ConstantOfShape Conv
-    ConvTranspose Cos CumSum DepthToSpace Div Einsum Elu Equal Erf Exp Expand Flatten Floor Gather GatherElements
-    GatherND Gelu Gemm GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual GroupNormalization HardSigmoid HardSwish
-    Identity InstanceNormalization LRN LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax LpNormalization
-    LpPool MatMul Max MaxPool Min Mish Mod Mul Neg Not Or PRelu Pad Pow RMSNormalization Range Reciprocal ReduceL1
-    ReduceL2 ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape Resize
-    Round Selu Shape Sigmoid Sign Sin Slice Softmax Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Tan Tanh
-    ThresholdedRelu Tile TopK Transpose Trilu Unsqueeze Where
-    """.split()
-)
+OPERATORS = frozenset({
+    "Abs", "Add", "And", "ArgMax", "ArgMin", "AveragePool", "BatchNormalization", "Cast", "Ceil", "Celu", "Clip",
+    "Concat", "Constant", "ConstantOfShape", "Conv", "ConvTranspose", "Cos", "CumSum", "DepthToSpace", "Div",
+    "Einsum", "Elu", "Equal", "Erf", "Exp", "Expand", "Flatten", "Floor", "Gather", "GatherElements", "GatherND",
+    "Gelu", "Gemm", "GlobalAveragePool", "GlobalMaxPool", "Greater", "GreaterOrEqual", "GroupNormalization",
+    "HardSigmoid", "HardSwish", "Identity", "InstanceNormalization", "LRN", "LayerNormalization", "LeakyRelu", "Less",
+    "LessOrEqual", "Log", "LogSoftmax", "LpNormalization", "LpPool", "MatMul", "Max", "MaxPool", "Min", "Mish", "Mod",
+    "Mul", "Neg", "Not", "Or", "PRelu", "Pad", "Pow", "RMSNormalization", "Range", "Reciprocal", "ReduceL1",
+    "ReduceL2", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum",
+    "ReduceSumSquare", "Relu", "Reshape", "Resize", "Round", "Selu", "Shape", "Sigmoid", "Sign", "Sin", "Slice",
+    "Softmax", "Softplus", "Softsign", "SpaceToDepth", "Split", "Sqrt", "Squeeze", "Sub", "Sum", "Tan", "Tanh",
+    "ThresholdedRelu", "Tile", "TopK", "Transpose", "Trilu", "Unsqueeze", "Where",
+})  # fmt: skip
 OPSETS = range(13, 29)
 INPUT, OUTPUTS = "images", ("logits", "features")
 
@@ -158,7 +159,7 @@ def check_onnx(content: bytes, name: str) -> None:
     try:
         _check_model(memoryview(content))
     except WireError as error:
-        raise BundleError(f"{name}: {error}. Do not use it; export the model anew.") from None
+        raise BundleError(f"{name}: refused, since it {error}. Do not trust this file; make the bundle anew.") from None
 
 
 def _check_model(data: memoryview) -> None:

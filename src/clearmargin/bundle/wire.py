@@ -47,23 +47,10 @@ def read_message(data: memoryview, fields: Mapping[int, Field]) -> dict[str, Any
         key, place = _varint(data, place, end)
         field, wire = fields.get(key >> 3), key & 7
         if field is None:
-            raise WireError(f"holds a field {key >> 3} that no network of ours has")
+            raise WireError(f"holds a field {key >> 3} that no ONNX file of ours has")
         if field.refused:
             raise WireError(f"holds {field.refused}")
-        value: Any
-        if wire == VARINT:
-            value, place = _varint(data, place, end)
-            value -= (value >> (_BITS - 1)) << _BITS
-        elif wire == BYTES:
-            size, place = _varint(data, place, end)
-            value, place = data[place : place + size], place + size
-        elif wire in (FIXED_32, FIXED_64):
-            size = 4 if wire == FIXED_32 else 8
-            value, place = data[place : place + size], place + size
-        else:
-            raise WireError("is written in a way that no network of ours is")
-        if place > end:
-            raise WireError("ends in the middle")
+        value, place = _value(data, place, end, wire)
         packed = wire == BYTES and field.wire == VARINT and field.many
         if wire != field.wire and not packed:
             raise WireError(f"holds a field {key >> 3} of another kind than it has")
@@ -78,6 +65,22 @@ def read_message(data: memoryview, fields: Mapping[int, Field]) -> dict[str, Any
         else:
             found[field.name] = value
     return found
+
+
+def _value(data: memoryview, place: int, end: int, wire: int) -> tuple[Any, int]:
+    """The value that begins at the place, a signed number or bytes, and where it ends."""
+    if wire == VARINT:
+        value, place = _varint(data, place, end)
+        return value - ((value >> (_BITS - 1)) << _BITS), place
+    if wire == BYTES:
+        size, place = _varint(data, place, end)
+    elif wire in (FIXED_32, FIXED_64):
+        size = 4 if wire == FIXED_32 else 8
+    else:
+        raise WireError("is written in a way that no ONNX file is")
+    if place + size > end:
+        raise WireError("ends in the middle")
+    return data[place : place + size], place + size
 
 
 def read_packed(data: memoryview) -> list[int]:

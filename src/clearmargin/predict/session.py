@@ -1,8 +1,8 @@
 """The network under ONNX Runtime: packed images in, logits and features out. Memory is bounded by one batch.
 
-A network is checked before ONNX Runtime sees it (`bundle/onnx_check.py`). What it then asks for while it runs is bounded
-too: all sessions of the process share one arena, which refuses what is more than most of this machine's memory, and no
-constant is computed ahead, outside of that arena.
+A network is checked before ONNX Runtime sees it (`bundle/onnx_check.py`). What it then asks for while it runs is
+bounded too: all sessions of the process share one arena, which refuses what is more than most of this machine's memory,
+and no constant is computed ahead, outside of that arena.
 """
 
 from __future__ import annotations
