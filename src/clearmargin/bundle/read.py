@@ -1,4 +1,4 @@
-"""Reading a bundle: every file verified against SHA256SUMS before a byte of it is used."""
+"""Reading a bundle, a folder or one `.clearmargin` file: every file verified against SHA256SUMS before it is used."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from clearmargin.bundle.schema import ModelFile, parse_model_file
+from clearmargin.bundle.single_file import SUFFIX, SingleFile, open_single_file
 from clearmargin.errors import BundleError
 
 REQUIRED = ("model.json", "weights.safetensors", "model.onnx", "MODEL_CARD.md")
@@ -20,17 +22,42 @@ _MAX_SUMS_BYTES = 2**16
 _SUMS_LINE = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9_.]+)")
 
 
+class _Files(Protocol):
+    """Where the files of a bundle are."""
+
+    def read(self, name: str, *, limit: int) -> bytes:
+        """The bytes of one of them.
+
+        Raises:
+            BundleError: it is not there, cannot be read, or is above the limit.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    path: Path
+
+    def read(self, name: str, *, limit: int) -> bytes:
+        path = self.path / name
+        if path.is_symlink() and Path(os.path.realpath(path)).parent != Path(os.path.realpath(self.path)):
+            _check_regular(path)
+            raise BundleError(f"{path}: is a link that leads out of the bundle. Copy the bundle with its files.")
+        return _read_file(path, limit=limit)
+
+
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A verified bundle folder."""
+    """A verified bundle; `folder` is where it lies, which may also be a `.clearmargin` file."""
 
     folder: Path
     sums: dict[str, str]
     model: ModelFile
+    files: _Files
 
     def read(self, name: str) -> bytes:
         """The verified bytes of one of its files."""
-        return _read_verified(self.folder, name, self.sums)
+        return _read_verified(self.folder, self.files, name, self.sums)
 
     @property
     def sha256(self) -> str:
@@ -40,14 +67,18 @@ class Bundle:
 
 
 def find_bundle(path: Path | str) -> Path:
-    """The bundle folder that a user means: the folder itself, or the one inside a run folder.
+    """The bundle that a user means: a `.clearmargin` file, a bundle folder, or the one inside a run folder.
 
     Raises:
-        BundleError: neither; says what is missing.
+        BundleError: none of these; says what is missing.
     """
     place = Path(path)
     if not os.path.exists(place):  # where Path raises, for a name that is too long, os.path says no
-        raise BundleError(f"{path}: no such bundle. Give a bundle folder or the run folder that holds one.")
+        raise BundleError(
+            f"{path}: no such bundle. Give a bundle folder, the run folder that holds one, or a {SUFFIX} file."
+        )
+    if place.suffix.lower() == SUFFIX and place.is_file():
+        return place
     for folder in (place, place / "bundle"):
         if (folder / SUMS).is_file() and (folder / "model.json").is_file():
             return folder
@@ -62,18 +93,24 @@ def read_bundle(path: Path | str) -> Bundle:
     Raises:
         BundleError: not a bundle, a file missing or changed, or made by an incompatible version.
     """
-    folder = find_bundle(path)
-    sums = _read_sums(folder)
-    contents = {name: _read_verified(folder, name, sums) for name in sums}
-    model = parse_model_file(contents["model.json"], str(folder / "model.json"))
+    place = find_bundle(path)
+    files: _Files = _Folder(place) if place.is_dir() else open_single_file(place, {SUMS, *REQUIRED, *FIELD})
+    sums = _read_sums(place, files)
+    if isinstance(files, SingleFile) and (more := sorted(set(files.members) - {SUMS, *sums})):
+        raise BundleError(f"{place}: holds {more[0]}, which {SUMS} does not name. Make the file anew.")
+    model_json = b""
+    for name in sums:
+        content = _read_verified(place, files, name, sums)
+        model_json = content if name == "model.json" else model_json
+    model = parse_model_file(model_json, str(place / "model.json"))
     if model.architecture.field is not None and (lost := [name for name in FIELD if name not in sums]):
-        raise BundleError(f"{folder}: has no {' and no '.join(lost)}, which model.json names. Copy the bundle anew.")
-    return Bundle(folder, sums, model)
+        raise BundleError(f"{place}: has no {' and no '.join(lost)}, which model.json names. Copy the bundle anew.")
+    return Bundle(place, sums, model, files)
 
 
-def _read_sums(folder: Path) -> dict[str, str]:
-    path = folder / SUMS
-    text = _read_file(path, limit=_MAX_SUMS_BYTES).decode("ascii", errors="replace")
+def _read_sums(place: Path, files: _Files) -> dict[str, str]:
+    path = place / SUMS
+    text = files.read(SUMS, limit=_MAX_SUMS_BYTES).decode("ascii", errors="replace")
     if not text.endswith("\n"):
         raise BundleError(f"{path}: ends in the middle of a line. Copy the bundle anew.")
     sums: dict[str, str] = {}
@@ -89,20 +126,18 @@ def _read_sums(folder: Path) -> dict[str, str]:
     return sums
 
 
-def _read_verified(folder: Path, name: str, sums: dict[str, str]) -> bytes:
-    path = folder / name
-    content = _read_file(path, limit=_MAX_BYTES)
+def _read_verified(place: Path, files: _Files, name: str, sums: dict[str, str]) -> bytes:
+    content = files.read(name, limit=_MAX_BYTES)
     if hashlib.sha256(content).hexdigest() != sums[name]:
         raise BundleError(
-            f"{path}: the content is not the one that {SUMS} names: changed or damaged. Copy the bundle anew."
+            f"{place / name}: the content is not the one that {SUMS} names: changed or damaged. Copy the bundle anew."
         )
     return content
 
 
 def _read_file(path: Path, *, limit: int) -> bytes:
     try:
-        if path.exists() and not path.is_file():  # a pipe or a device would be read for ever
-            raise BundleError(f"{path}: is not a regular file. Copy the bundle anew.")
+        _check_regular(path)
         with path.open("rb") as file:
             content = file.read(limit + 1)
     except OSError as error:
@@ -112,3 +147,8 @@ def _read_file(path: Path, *, limit: int) -> bytes:
     if len(content) > limit:
         raise BundleError(f"{path}: larger than the limit of {limit:,} bytes.")
     return content
+
+
+def _check_regular(path: Path) -> None:
+    if path.exists() and not path.is_file():  # a pipe or a device would be read for ever
+        raise BundleError(f"{path}: is not a regular file. Copy the bundle anew.")
