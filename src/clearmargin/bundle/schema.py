@@ -28,7 +28,7 @@ class _Part(BaseModel):
 
 
 class Architecture(_Part):
-    name: str
+    name: Annotated[str, Field(max_length=200)]
     parameters: Annotated[int, Field(ge=0)]
     ensemble: Annotated[int, Field(ge=1, le=100)] = 1
     """How many networks of this name there are; the model's logit is the mean of theirs."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import safetensors.torch
-from safetensors import SafetensorError
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
 
 from clearmargin.bundle.read import FIELD, Bundle
+from clearmargin.bundle.weights_check import check_fit, describe_weights, load_weights
 from clearmargin.errors import BundleError, MissingExtra, UsageError
 from clearmargin.models import build_model
 from clearmargin.models.backbones import BackboneOptions
@@ -27,9 +31,13 @@ def load_torch_model(bundle: Bundle, *, field: bool = False) -> Classifier:
     if field:
         size = (architecture.field or 0) * (architecture.thumbnail or 0)
         shape = (size, size, shape[2])
+    content, name = bundle.read(file := FIELD[1] if field else "weights.safetensors"), str(bundle.folder / file)
+    described = describe_weights(content, name)
     try:
         options = BackboneOptions(architecture.head, architecture.input_px, architecture.arguments)
-        networks = [build_model(architecture.name, shape, options=options) for _ in range(architecture.ensemble)]
+        build = partial(build_model, architecture.name, shape, options=options)
+        check_fit(described, _expected(build, architecture.ensemble), name)  # before anything of that size is made
+        networks = [build() for _ in range(architecture.ensemble)]
     except MissingExtra as error:
         raise BundleError(f"{bundle.folder}: {error}") from None
     except UsageError as error:
@@ -38,10 +46,20 @@ def load_torch_model(bundle: Bundle, *, field: bool = False) -> Classifier:
         ) from None
     model = networks[0] if len(networks) == 1 else Ensemble(networks)
     try:
-        model.load_state_dict(safetensors.torch.load(bundle.read(FIELD[1] if field else "weights.safetensors")))
-    except (RuntimeError, SafetensorError) as error:
+        model.load_state_dict(load_weights(content, name))
+    except RuntimeError as error:
         text = " ".join(str(error).split())[:300]
-        raise BundleError(
-            f"{bundle.folder}: the weights do not fit the architecture ({text}). Make the bundle anew."
-        ) from None
+        raise BundleError(f"{name}: the weights do not fit the architecture ({text}). Make the bundle anew.") from None
     return model.eval()
+
+
+def _expected(build: Callable[[], Classifier], networks: int) -> dict[str, Tensor]:
+    """The tensors that so many networks have by name, without their values."""
+    try:
+        with torch.device("meta"):
+            one = build().state_dict()
+    except (UsageError, NotImplementedError, RuntimeError, TypeError, ValueError):  # a few of timm look at values
+        one = build().state_dict()
+    if networks == 1:
+        return dict(one)
+    return {f"members.{number}.{name}": tensor for number in range(networks) for name, tensor in one.items()}

@@ -6,6 +6,7 @@ with layers of their own. A trunk ends where `forward_features` ends; layers tha
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,16 @@ from clearmargin.models.trunk import Trunk
 Argument = bool | int | float | str
 PREFIX = "timm:"
 _TRIAL_PX = 96
+_IGNORED = ("num_classes", "pretrained")
+"""What a bundle or a hub's configuration may say of the classifier that is not used here."""
+_REFUSED = frozenset({
+    "cache_dir", "checkpoint_path", "default_cfg", "exportable", "feature_cfg", "feature_cls", "features_only",
+    "kwargs_filter", "model_cfg", "model_cls", "model_name", "no_jit", "out_indices", "scriptable", "variant",
+})  # fmt: skip
+_MAX_ARGUMENTS = 64
+_MAX_SIZE = 2**14
+_MAX_DEPTH = 512
+_WORD = re.compile(r"[A-Za-z0-9_.+-]{0,64}")
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -133,6 +144,28 @@ def check_timm_name(name: str) -> None:
         raise UsageError(f"there is no model '{PREFIX}{name}' in timm {timm.__version__}{hint}")
 
 
+def check_arguments(arguments: Mapping[str, Argument]) -> None:
+    """Passes for arguments that say how a network is built, and nothing else.
+
+    They may come from the model.json of a stranger. timm's constructor also takes such as fetch weights, open files
+    that can run code (`checkpoint_path`), or give something else than a network; and a text could be a path.
+
+    Raises:
+        ConfigError: names the argument.
+    """
+    if len(arguments) > _MAX_ARGUMENTS:
+        raise ConfigError(f"model.arguments: {len(arguments):,} of them; {_MAX_ARGUMENTS} at most.")
+    for key, value in arguments.items():
+        shown = key[:50]
+        if not key.isidentifier() or (key not in _IGNORED and (key in _REFUSED or key.startswith("pretrained"))):
+            raise ConfigError(f"model.arguments: '{shown}' does not say how a network is built; leave it out.")
+        if isinstance(value, str) and not _WORD.fullmatch(value):
+            raise ConfigError(f"model.arguments: {shown}: must be a plain word, not a path or an address.")
+        most = _MAX_DEPTH if any(part in key for part in ("depth", "layers", "blocks")) else _MAX_SIZE
+        if isinstance(value, int | float) and not abs(value) <= most:
+            raise ConfigError(f"model.arguments: {shown}: is beyond {most:,}.")
+
+
 def import_timm(name: str) -> ModuleType:
     """The module timm.
 
@@ -203,8 +236,9 @@ def parse_arguments(pairs: tuple[str, ...]) -> dict[str, Argument]:
 
 def _create(name: str, arguments: Mapping[str, Argument]) -> Any:
     check_timm_name(name)
+    check_arguments(arguments)
     timm = import_timm(name)
-    ready = {key: _layer(key, value) for key, value in arguments.items() if key not in ("num_classes", "pretrained")}
+    ready = {key: _layer(key, value) for key, value in arguments.items() if key not in _IGNORED}
     try:
         return timm.create_model(name, pretrained=False, num_classes=0, **ready)
     except (RuntimeError, TypeError, ValueError, KeyError, AssertionError) as error:
