@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from clearmargin.api import audit, calibrate, compare, evaluate, optimism, split, train
+    from clearmargin.api import audit, calibrate, compare, evaluate, export, optimism, split, train
     from clearmargin.data.phantom import PhantomSettings, write_phantom
     from clearmargin.data.sources import SOURCES
     from clearmargin.errors import ClearmarginError
@@ -29,6 +29,7 @@ _HOME = {
     "calibrate": "clearmargin.api",
     "optimism": "clearmargin.api",
     "compare": "clearmargin.api",
+    "export": "clearmargin.api",
     "load_bundle": "clearmargin.predict.predictor",
     "Predictor": "clearmargin.predict.predictor",
     "Run": "clearmargin.workflow",
@@ -52,6 +53,7 @@ __all__ = [
     "calibrate",
     "compare",
     "evaluate",
+    "export",
     "load_bundle",
     "optimism",
     "split",

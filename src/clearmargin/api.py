@@ -17,13 +17,19 @@ from clearmargin.settings import DataSettings, is_backbone
 from clearmargin.types import Listener
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
 
+    from clearmargin.bundle.targets import Exported
     from clearmargin.data.audit import Audit
+    from clearmargin.images.preprocess import Preprocessing
     from clearmargin.studies.recalibration import Recalibrated
     from clearmargin.workflow import Run
 
 Pathlike = str | os.PathLike[str]
+_MAX_EXAMPLES = 256
+_DRAWN_PX = (32, 50, 75, 128)
 
 
 class ImageOptions(TypedDict, total=False):
@@ -143,8 +149,8 @@ def evaluate(
     """External validation: a finished model on other images, decided by its bundle alone; or a table of predictions.
 
     Args:
-        model: a bundle folder or a run folder; or a CSV or Parquet file of any software with path, label and
-            probability, and then `data` is None.
+        model: a bundle folder, a run folder or a `.clearmargin` file; or a CSV or Parquet file of any software with
+            path, label and probability, and then `data` is None.
         data: a folder of images, or a CSV or Parquet file with path,label.
         out: the folder to make, with the files of a run.
         threshold: of a table whose decisions do not tell it.
@@ -163,7 +169,7 @@ def evaluate(
 
     changes = {**(settings or {}), **_given({"evaluate.prevalence": prevalence})}
     if data is None:
-        if not Path(model).is_file():
+        if not Path(model).is_file() or Path(model).suffix.lower() == ".clearmargin":
             raise UsageError(f"{model}: is no table of predictions; give the images to evaluate it on as DATA.")
         config = load_recipe("default", changes)
         return evaluate_table(Path(model), config, Path(out), threshold=threshold, command=command, listener=listener)
@@ -187,7 +193,7 @@ def calibrate(
     """A new bundle with the same network, whose probabilities, threshold and abstention are chosen on these images.
 
     Args:
-        bundle: a bundle folder or a run folder.
+        bundle: a bundle folder, a run folder or a `.clearmargin` file.
         data: labelled images that the model was not trained on; afterwards they are no test of it either.
         out: the bundle folder to make.
         coverage: as in `train`.
@@ -204,6 +210,47 @@ def calibrate(
     predictor = load_bundle(Path(bundle))
     changes = {**(settings or {}), **_given({"evaluate.coverage": coverage, **_data_changes(data, **images)})}
     return recalibrate(predictor, load_recipe("default", changes), Path(out), listener=listener)
+
+
+def export(
+    bundle: Pathlike,
+    out: Pathlike,
+    *,
+    to: str,
+    images: Sequence[Pathlike] = (),
+    force: bool = False,
+) -> Exported:
+    """Writes a bundle for others: its network as an ONNX file, or all of it as one `.clearmargin` file.
+
+    Args:
+        bundle: a bundle folder, a run folder or a `.clearmargin` file.
+        out: the file to write.
+        to: `onnx` or `clearmargin`.
+        images: to compare the network with torch on, at their own sizes; when empty, drawn patches of several sizes.
+        force: replaces a file that is there already.
+
+    Raises:
+        ClearmarginError: one line with what, where and the fix; nothing is left that differs from the bundle.
+    """
+    from clearmargin.bundle.read import read_bundle  # noqa: PLC0415
+    from clearmargin.bundle.targets import check_target, write_target  # noqa: PLC0415
+
+    check_target(Path(out), to, force=force)
+    verified = read_bundle(Path(bundle))
+    return write_target(verified, Path(out), to, _examples(verified.model.preprocessing, images))
+
+
+def _examples(spec: Preprocessing, images: Sequence[Pathlike]) -> NDArray[np.uint8]:
+    """Packed images (N, H, W, C): those that are given, at most `_MAX_EXAMPLES` evenly taken, or drawn ones."""
+    import numpy as np  # noqa: PLC0415
+
+    if images:
+        chosen = [images[index * len(images) // _MAX_EXAMPLES] for index in range(_MAX_EXAMPLES)]
+        return np.stack([spec.read(os.fspath(path)) for path in (chosen if len(images) > _MAX_EXAMPLES else images)])
+    from clearmargin.data.phantom import draw_patch  # noqa: PLC0415
+
+    drawn = [draw_patch(label, seed, px) for seed, px in enumerate(_DRAWN_PX) for label in (0, 1)]
+    return np.stack([spec.apply(patch) for patch in drawn])
 
 
 def optimism(

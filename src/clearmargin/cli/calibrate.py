@@ -8,12 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
-from clearmargin.cli.options import Coverage, Data, Settings, with_image_options
+from clearmargin.cli.options import BundlePath, Coverage, Data, Settings, with_image_options
 
 
 @with_image_options
 def calibrate(
-    bundle: Annotated[Path, typer.Argument(help="A bundle folder, or a run folder.")],
+    bundle: BundlePath,
     data: Data,
     out: Annotated[Path, typer.Option(help="The bundle folder to make.")],
     coverage: Coverage = None,

@@ -17,7 +17,7 @@ def evaluate(
     model: Annotated[
         Path,
         typer.Argument(
-            help="A bundle or run folder; or predictions of any software, a CSV with path,label,probability."
+            help="A bundle, as for predict; or predictions of any software, a CSV with path,label,probability."
         ),
     ],
     data: Annotated[

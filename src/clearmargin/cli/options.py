@@ -16,6 +16,9 @@ Result = TypeVar("Result")
 Data = Annotated[
     Path, typer.Argument(help="A folder of images, a .zip of one, an .npz, or a CSV or Parquet file with path,label.")
 ]
+BundlePath = Annotated[
+    Path, typer.Argument(metavar="BUNDLE", help="A bundle folder, a run folder, or a .clearmargin file.")
+]
 IMAGE_OPTIONS: dict[str, tuple[Any, Any]] = {
     "patient_regex": (
         Annotated[

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from clearmargin.cli.options import Frame
+from clearmargin.cli.options import BundlePath, Frame
 from clearmargin.errors import counted, one_line
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _CROPS_ONLY = (
 
 
 def predict(
-    bundle: Annotated[Path, typer.Argument(help="A bundle folder, or a run folder.")],
+    bundle: BundlePath,
     paths: Annotated[
         list[str], typer.Argument(metavar="PATH…", help="Images, folders, zips, globs or manifests (CSV).")
     ],

@@ -1,0 +1,178 @@
+"""What a bundle can be written as for others: TARGETS. Each is checked against the bundle before it gets its name.
+
+onnx           the network for any ONNX runtime, with what it takes to use it in its metadata
+clearmargin    the whole bundle as one file
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clearmargin.bundle.read import SUMS, Bundle, read_bundle
+from clearmargin.bundle.single_file import SUFFIX, pack_files
+from clearmargin.errors import BundleError, DataError, UnknownName, UsageError, counted
+from clearmargin.files import check_can_hold_file, disk_errors, make_folder, write_whole
+
+METADATA = "clearmargin"
+"""The key in the metadata of an exported ONNX file, whose value is JSON."""
+_RANDOM_BATCHES = (1, 3, 8)
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was written.
+
+    `difference` is the largest of a logit or a feature from torch, None where no network was written anew. `facts` are
+    lines for a person: what the file takes and gives, how it was compared, and what it is not.
+    """
+
+    path: Path
+    difference: float | None
+    facts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A way to write a bundle: the suffixes that its file may have, and what writes it."""
+
+    suffixes: tuple[str, ...]
+    write: Callable[[Bundle, Path, NDArray[np.uint8]], Exported]
+
+
+def write_target(bundle: Bundle, path: Path, to: str, images: NDArray[np.uint8]) -> Exported:
+    """Writes the bundle as one of TARGETS; a file that is there is replaced once the new one is known to be right.
+
+    Args:
+        bundle: verified.
+        path: of the file to write.
+        to: a key of TARGETS.
+        images: (N, H, W, C) packed images to compare on, N at least 1.
+
+    Raises:
+        BundleError: what was written computes something else than the bundle; nothing is left.
+        DataError: the place is not writable.
+    """
+    with disk_errors(path):
+        make_folder(path.parent)
+        try:
+            return TARGETS[to].write(bundle, path, images)
+        except FileNotFoundError as error:  # as in /proc, where there are folders and nothing can be made
+            raise DataError(f"{path}: not writable ({error.strerror}). Write to another folder.") from None
+
+
+def check_target(path: Path, to: str, *, force: bool = False) -> None:
+    """Passes when a file of this kind can be written at the path.
+
+    Raises:
+        UnknownName: no such target.
+        UsageError: another suffix, a folder, or a file that is there and may not be replaced.
+    """
+    if to not in TARGETS:
+        raise UnknownName("target", to, TARGETS)
+    suffixes = TARGETS[to].suffixes
+    if path.suffix.lower() not in suffixes:
+        raise UsageError(f"{path}: a file for --to {to} ends in {' or '.join(suffixes)}; give such a name with --out.")
+    with disk_errors(path):
+        check_can_hold_file(path, "--out", example=f"model{suffixes[0]}")
+        if path.exists() and not force:
+            raise UsageError(f"{path}: is there already. Give another file with --out, or replace it with --force.")
+
+
+def how_to_use(bundle: Bundle) -> dict[str, Any]:
+    """What somebody who has the network alone must know, as an exported file carries it.
+
+    `calibration` turns a logit into the probability of `labels[1]`; at or above `operating_point.threshold` it is
+    called that, and within `cannot_tell`, where there is such a range, it is withheld.
+    """
+    model = bundle.model
+    point, region = model.decision_point, model.conformal
+    return {
+        "labels": list(model.labels),
+        "preprocessing": model.preprocessing.model_dump(),
+        "calibration": model.calibrated_by.model_dump(),
+        "operating_point": {"name": point.name, "rule": point.rule, "threshold": point.threshold},
+        "cannot_tell": list(region.between) if region is not None and region.between is not None else None,
+        "bundle_sha256": bundle.sha256,
+        "intended_use": model.intended_use,
+    }
+
+
+def _write_onnx(bundle: Bundle, path: Path, images: NDArray[np.uint8]) -> Exported:
+    """The network that `predict` runs, compared with the weights under torch."""
+    import onnx  # noqa: PLC0415  (with torch, seconds that reading a bundle must not take)
+
+    from clearmargin.bundle.export import MAX_DIFFERENCE, parity  # noqa: PLC0415
+    from clearmargin.bundle.onnx_check import check_onnx  # noqa: PLC0415
+    from clearmargin.bundle.torch_model import load_torch_model  # noqa: PLC0415
+    from clearmargin.models.contract import Deployed  # noqa: PLC0415
+
+    spec = bundle.model.preprocessing
+    content = bundle.read("model.onnx")
+    check_onnx(content, str(bundle.folder / "model.onnx"))
+    network = onnx.load_model_from_string(content)
+    onnx.helper.set_model_props(network, {METADATA: json.dumps(how_to_use(bundle))})
+    content = network.SerializeToString()
+    deployed = Deployed(load_torch_model(bundle), spec.mean, spec.std).eval()
+    generator = np.random.default_rng(0)
+    random = [generator.integers(0, 256, (size, *spec.shape), dtype=np.uint8) for size in _RANDOM_BATCHES]
+    difference = max(parity(deployed, content, batch) for batch in [*_batches(images), *random])
+    if not difference < MAX_DIFFERENCE:
+        raise BundleError(
+            f"{bundle.folder}: model.onnx differs from weights.safetensors by {difference:.2e} in a logit or a feature "
+            f"(limit {MAX_DIFFERENCE:g}); nothing was written. Make the bundle anew."
+        )
+    write_whole(path, lambda partial: partial.write_bytes(content))
+    return Exported(path, difference, tuple(_onnx_facts(bundle, network, len(images), difference)))
+
+
+def _onnx_facts(bundle: Bundle, network: Any, images: int, difference: float) -> list[str]:
+    model, spec = bundle.model, bundle.model.preprocessing
+    colour = "RGB" if spec.channels == 3 else "grey"
+    compared = f"{counted(images, 'image', 'images')} and {sum(_RANDOM_BATCHES)} random ones"
+    features = "; 'features' float32 (B, D)" if len(network.graph.output) == 2 else ""
+    facts = [
+        f"takes   'images' uint8 (B, {spec.height}, {spec.width}, {spec.channels}), {colour}, fitted by {spec.fit} "
+        f"({spec.interpolation}); scaling and normalisation are inside",
+        f"gives   'logits' float32 (B,) of {model.labels[1]}{features}",
+        f"checked against torch on {compared}: largest difference {difference:.1e} (limit "
+        "1e-4; relative where a value is above 1)",
+        f"how to use it (preprocessing, labels, calibration, threshold) is in its metadata '{METADATA}', as JSON",
+    ]
+    if model.context is not None:
+        facts.append(
+            "note    it is the patch network alone: what the neighbours of a patch say is not in it, and its threshold "
+            "is that of a patch decided by itself"
+        )
+    return facts
+
+
+def _write_single_file(bundle: Bundle, path: Path, images: NDArray[np.uint8]) -> Exported:  # noqa: ARG001
+    """All files of the bundle, byte for byte; read back before it gets its name."""
+    sums = "".join(f"{digest}  {name}\n" for name, digest in bundle.sums.items()).encode("ascii")
+    content = pack_files({SUMS: sums, **{name: bundle.read(name) for name in bundle.sums}})
+
+    def write(partial: Path) -> None:
+        partial.write_bytes(content)
+        if read_bundle(partial).sha256 != bundle.sha256:
+            raise BundleError(f"{path}: what was written is not what is in {bundle.folder}. Check the disk.")
+
+    write_whole(path, write)
+    fact = f"holds   all of the bundle (sha256 {bundle.sha256}); give it wherever a BUNDLE is asked for"
+    return Exported(path, None, (fact,))
+
+
+def _batches(images: NDArray[np.uint8], size: int = 64) -> list[NDArray[np.uint8]]:
+    return [images[start : start + size] for start in range(0, len(images), size)]
+
+
+TARGETS: dict[str, Target] = {
+    "onnx": Target((".onnx",), _write_onnx),
+    "clearmargin": Target((SUFFIX,), _write_single_file),
+}

@@ -1,0 +1,31 @@
+"""`clearmargin export`: a bundle for others, as an ONNX file or as one file of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clearmargin.cli.options import BundlePath
+
+
+def export(
+    bundle: BundlePath,
+    to: Annotated[str, typer.Option(metavar="onnx|clearmargin", help="The network alone, or all of the bundle.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The file to write.")],
+    images: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATH", help="Images to compare the network on, at their own sizes; may be repeated."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there already.")] = False,
+) -> None:
+    """Write a bundle as one file, or its network for any ONNX runtime, checked before it gets its name."""
+    from clearmargin import api
+    from clearmargin.cli.predict import find_records
+
+    records = find_records(images) if images else []
+    made = api.export(bundle, out, to=to, images=[record.path for record in records], force=force)
+    print(f"{made.path}: {made.path.stat().st_size:,} bytes")
+    for fact in made.facts:
+        print(f"  {fact}")
