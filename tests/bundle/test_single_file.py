@@ -120,7 +120,7 @@ def zipped(folder: Path, change: Callable[[zipfile.ZipFile], object], method: in
 )  # fmt: skip
 def test_a_member_that_is_no_file_of_a_bundle_is_refused(folder: Path, single: Path, name: str) -> None:
     single.write_bytes(zipped(folder, lambda archive: archive.writestr(name, b"evil")))
-    with pytest.raises(BundleError, match="which is no file of a bundle|lists") as caught:
+    with pytest.raises(BundleError, match=r"which is no file of a bundle|lists") as caught:
         read_bundle(single)
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 500

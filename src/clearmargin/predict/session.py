@@ -1,7 +1,7 @@
 """The network under ONNX Runtime: packed images in, logits and features out. Memory is bounded by one batch.
 
 A network is checked before ONNX Runtime sees it (`bundle/onnx_check.py`). What it then asks for while it runs is
-bounded too: all sessions of the process share one arena, which refuses what is more than most of this machine's memory,
+bounded too: all sessions of the process share one arena, which refuses what is more than half of this machine's memory,
 and no constant is computed ahead, outside of that arena.
 """
 
@@ -22,7 +22,7 @@ from clearmargin.images.fields import Fields
 
 MAX_BATCH = 256
 _MAX_BATCH_BYTES = 2**24
-_SHARE_OF_MEMORY = 0.8
+_SHARE_OF_MEMORY = 0.5
 _UNKNOWN_MEMORY_BYTES = 8 * 2**30
 
 
@@ -89,14 +89,16 @@ class Session:
         return joined
 
     def _run_batch(self, batch: NDArray[np.uint8], names: list[str]) -> list[NDArray[np.float32]]:
+        """The outputs for a batch, by halves where it does not fit into memory as a whole."""
         try:
             outputs: list[NDArray[np.float32]] = self._session.run(names, {self._input: batch})
         except Exception as error:  # as above
-            text = " ".join(str(error).split())[:300]
-            raise BundleError(
-                f"{self._name}: the network fails on {len(batch):,} images ({text}). It is damaged, or needs more "
-                "memory than there is."
-            ) from None
+            text = " ".join(str(error).split())
+            if "memory" in text and len(batch) > 1:
+                halves = [self._run_batch(half, names) for half in np.array_split(batch, 2)]
+                return [np.concatenate(parts) for parts in zip(*halves, strict=True)]
+            what = "needs more memory than it may have" if "memory" in text else "fails"
+            raise BundleError(f"{self._name}: the network {what} ({text[-200:]}). Make the bundle anew.") from None
         return outputs
 
 
