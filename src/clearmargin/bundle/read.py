@@ -139,7 +139,8 @@ def _read_file(path: Path, *, limit: int) -> bytes:
     try:
         _check_regular(path)
         with path.open("rb") as file:
-            content = file.read(limit + 1)
+            size = os.fstat(file.fileno()).st_size
+            content = file.read(min(size, limit) + 1)  # Python sets aside as much as it is asked to read
     except OSError as error:
         raise BundleError(
             f"{path}: cannot be read ({error.strerror}). The bundle is not whole; copy it anew."
