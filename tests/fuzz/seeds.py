@@ -7,15 +7,23 @@ import struct
 import zipfile
 import zlib
 from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import safetensors.torch
+import torch
 from numpy.typing import NDArray
+from onnx import helper, numpy_helper
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit
+from tests.bundle.small_bundle import write_invented
 from tests.images import dicom_files
+
+from clearmargin.bundle.single_file import pack_files
 
 _GENERATOR = np.random.default_rng(3)
 RGB = _GENERATOR.integers(0, 256, (7, 9, 3)).astype(np.uint8)
@@ -238,3 +246,43 @@ PLACES: list[str] = [
     "scans/mdb001.pgm#xywh=440,330,200,200",
     "d.zip/a.dcm#frame=2&xywh=0,0,5,5",
 ]
+
+
+@cache
+def bundle_seeds() -> list[bytes]:
+    """Bundles as one file, one of them with other decisions."""
+    seeds = []
+    for changes in ({}, {"threshold": 0.9, "stamp": "image-level split: optimistic"}):
+        with TemporaryDirectory() as folder:
+            written = write_invented(Path(folder) / "bundle", **changes)
+            seeds.append(pack_files({file.name: file.read_bytes() for file in written.iterdir()}))
+    return seeds
+
+
+@cache
+def onnx_seeds() -> list[bytes]:
+    """Networks with weights in both forms, attributes of several kinds and a described value."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["images"], ["floats"], to=1),
+            helper.make_node("Transpose", ["floats"], ["x"], perm=[0, 3, 1, 2]),
+            helper.make_node("Conv", ["x", "w"], ["y"], auto_pad="SAME_UPPER", strides=[1, 1]),
+            helper.make_node("LeakyRelu", ["y"], ["z"], alpha=0.1),
+            helper.make_node("Constant", [], ["axes"], value=helper.make_tensor("c", 7, [3], [1, 2, 3])),
+            helper.make_node("ReduceMean", ["z", "axes"], ["logits"], keepdims=0),
+        ],
+        "network",
+        [helper.make_tensor_value_info("images", 2, ["batch", 4, 4, 3])],
+        [helper.make_tensor_value_info("logits", 1, ["batch"])],
+        [numpy_helper.from_array(np.ones((2, 3, 1, 1), np.float32), "w"), helper.make_tensor("v", 1, [2], [0.5, 2.0])],
+        value_info=[helper.make_tensor_value_info("y", 1, ["batch", 2, 4, 4])],
+    )
+    opset = [helper.make_opsetid("", 18)]
+    return [helper.make_model(graph, opset_imports=opset, ir_version=10).SerializeToString()]
+
+
+@cache
+def weights_seeds() -> list[bytes]:
+    """Files of weights and counters."""
+    tensors = {"a.weight": torch.ones(2, 3), "a.bias": torch.zeros(2), "norm.count": torch.tensor(3)}
+    return [safetensors.torch.save(tensors), safetensors.torch.save(tensors, metadata={"format": "pt"})]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import hashlib
 import os
 import shutil
 import warnings
@@ -19,9 +20,12 @@ import pandas as pd
 from hypothesis import strategies as st
 from tests.fuzz import mutations, seeds
 
+from clearmargin.bundle.onnx_check import check_onnx
+from clearmargin.bundle.read import read_bundle
+from clearmargin.bundle.weights_check import load_weights
 from clearmargin.data.sources import csv
 from clearmargin.data.sources.mias.info import parse_info
-from clearmargin.errors import ClearmarginError, DataError, ImageError
+from clearmargin.errors import BundleError, ClearmarginError, DataError, ImageError
 from clearmargin.images import raster
 from clearmargin.images.archive import list_members
 from clearmargin.images.limits import Limits
@@ -157,6 +161,35 @@ def read_parquet(data: bytes) -> str:
     return read_table(data, ".parquet")
 
 
+def read_single_file(data: bytes) -> str:
+    with no_warnings(), on_disk(data, ".clearmargin") as path:
+        try:
+            bundle = read_bundle(path)
+        except BundleError as error:
+            return check_message(error)
+        assert all(hashlib.sha256(bundle.read(name)).hexdigest() == digest for name, digest in bundle.sums.items())
+    return "bundle"
+
+
+def check_network(data: bytes) -> str:
+    with no_warnings():
+        try:
+            check_onnx(data, "model.onnx")
+        except BundleError as error:
+            return check_message(error)
+    return "network"
+
+
+def check_weights(data: bytes) -> str:
+    with no_warnings():
+        try:
+            tensors = load_weights(data, "weights.safetensors")
+        except BundleError as error:
+            return check_message(error)
+    assert all(bool(tensor.isfinite().all()) for tensor in tensors.values())
+    return "weights"
+
+
 def parse_names(name: str) -> str:
     with no_warnings():
         idc, breakhis, busi = parse_idc_name(name), parse_breakhis_name(name), parse_busi_name(name)
@@ -212,6 +245,9 @@ def build_targets() -> dict[str, Target]:
         "zip": Target(mutations.files(seeds.zip_seeds(), seeds.npz_seeds()), read_members),
         "csv": Target(mutations.files(seeds.CSV_SEEDS, seeds.png_seeds()), read_table),
         "parquet": Target(mutations.files(seeds.parquet_seeds(), seeds.png_seeds()), read_parquet),
+        "bundle": Target(mutations.files(seeds.bundle_seeds(), seeds.zip_seeds()), read_single_file),
+        "onnx": Target(mutations.files(seeds.onnx_seeds(), seeds.png_seeds()), check_network),
+        "weights": Target(mutations.files(seeds.weights_seeds(), seeds.npy_seeds()), check_weights),
         "names": Target(mutations.texts(seeds.NAMES), parse_names),
         "mias": Target(mutations.texts(seeds.MIAS_LISTS), parse_mias),
         "place": Target(mutations.texts(seeds.PLACES), parse_places),

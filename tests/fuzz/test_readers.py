@@ -34,10 +34,14 @@ def test_the_seeds_themselves_are_read(name: str) -> None:
         "zip": seeds.zip_seeds(),
         "csv": seeds.CSV_SEEDS,
         "parquet": seeds.parquet_seeds(),
+        "bundle": seeds.bundle_seeds(),
+        "onnx": seeds.onnx_seeds(),
+        "weights": seeds.weights_seeds(),
     }[name]
     outcomes = [TARGETS[name].check(data) for data in files]
-    assert outcomes.count("image") + outcomes.count("table") >= len(files) / 2, outcomes
-    assert set(outcomes) <= {"image", "table", "unsupported"}, outcomes
+    read = {"image", "table", "bundle", "network", "weights"}
+    assert sum(outcome in read for outcome in outcomes) >= len(files) / 2, outcomes
+    assert set(outcomes) <= {*read, "unsupported"}, outcomes
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
