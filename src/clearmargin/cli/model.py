@@ -38,7 +38,7 @@ def model(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show the layers of a model, with shapes, parameters and multiply-adds."""
-    from clearmargin.errors import UsageError, one_line
+    from clearmargin.errors import DataError, UsageError, one_line
     from clearmargin.files import check_can_hold_file, disk_errors, make_folder, write_text
 
     given = _parse_size(size)
@@ -65,9 +65,12 @@ def model(
         print(f"Note: {drawing.note}", file=sys.stderr)
     if len(subjects) > 1:
         print("Note: the picture shows the networks that see an image, not those that see its field.", file=sys.stderr)
-    with disk_errors(svg):
-        make_folder(svg.absolute().parent)
-        write_text(svg, drawing.svg)
+    try:
+        with disk_errors(svg):
+            make_folder(svg.absolute().parent)
+            write_text(svg, drawing.svg)
+    except FileNotFoundError as error:  # a place where nothing can be made, such as /proc
+        raise DataError(f"{svg}: not writable ({error.strerror}). Write to another folder.") from None
     print(f"picture  {one_line(str(svg))}", file=sys.stderr if as_json else sys.stdout)
 
 
@@ -88,21 +91,22 @@ def _find(name: str, size: tuple[int, int] | None, channels: int | None) -> list
         UsageError: there is no such model, or it does not take images of this size.
         BundleError: the folder holds no bundle.
     """
-    from clearmargin.config import load_recipe, recipe_names
+    from clearmargin.config import check_config, load_recipe, recipe_names
     from clearmargin.errors import UnknownName
     from clearmargin.models import MODELS
     from clearmargin.models.timm_trunk import PREFIX
 
     if name in MODELS or name in recipe_names() or name.startswith(PREFIX) or name.endswith(".toml"):
-        changes: dict[str, Any] = {"images.size": list(size)} if size else {}
-        changes |= {"images.channels": channels} if channels else {}
-        settings = load_recipe(name if name in recipe_names() or name.endswith(".toml") else "default", changes)
-        if (name in MODELS and name not in recipe_names()) or name.startswith(PREFIX):
-            settings = load_recipe("default", changes | {"model.name": name})
+        images: dict[str, Any] = {"size": list(size)} if size else {}
+        images |= {"channels": channels} if channels else {}
+        if name in recipe_names() or name.endswith(".toml"):
+            settings = load_recipe(name, {f"images.{key}": value for key, value in images.items()})
+        else:
+            settings = check_config({"model": {"name": name}, "images": images})
         width, height = _USUAL if settings.images.size == "auto" else settings.images.size
         built = _build(settings, (height, width, settings.images.channels))
         return [_subject(name, settings.model.name, "image", built, (height, width, settings.images.channels))]
-    if os.path.lexists(name) or "/" in name or os.sep in name:
+    if os.path.lexists(name) or "/" in name or os.sep in name or name.endswith(".clearmargin"):
         return _find_bundle(name, given=bool(size or channels))
     raise UnknownName("model", name, dict.fromkeys([*MODELS, *recipe_names(), "timm:NAME"]))
 
@@ -214,11 +218,11 @@ def _totals(description: Description) -> list[str]:
     from clearmargin.models.picture import short_number, size_words
 
     others = description.values - description.parameters
-    held = f", and {others:,} running statistics and the like" if others else ""
-    frozen = "" if description.trainable == description.parameters else f", {description.trainable:,} trainable"
+    trainable = "all" if description.trainable == description.parameters else f"{description.trainable:,}"
     each = f" in {description.networks} networks of these layers" if description.networks > 1 else ""
     return [
-        f"parameters     {description.parameters:,}{each}{frozen or ', all trainable'}{held}",
+        f"parameters     {description.parameters:,}{each}, {trainable} trainable",
+        *([f"besides        {others:,} values that are measured, such as the means of batch norms"] if others else []),
         f"weights        {size_words(description.weight_bytes)}",
         f"multiply-adds  {description.multiply_adds:,} ({short_number(description.multiply_adds)}) for one image: "
         "convolutions and matrix products",

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 
 DOT_TIMEOUT_S = 20
 GAP = 30
@@ -96,7 +97,10 @@ def _parse_plain(answer: str, boxes: int, edges: Sequence[Edge]) -> Layout:
     scale, width, height = float(size[1]) * _POINTS_PER_INCH, float(size[2]), float(size[3])
 
     def point(x: str, y: str) -> Point:
-        return float(x) * scale, (height - float(y)) * scale
+        place = float(x) * scale, (height - float(y)) * scale
+        if not all(map(isfinite, place)):
+            raise ValueError("a place is a number")
+        return place
 
     centers = {int(row[1]): point(row[2], row[3]) for row in rows if row[:1] == ["node"]}
     paths: dict[Edge, tuple[Point, ...]] = {}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from math import log2, sqrt
 
 from clearmargin.errors import one_line
@@ -128,10 +129,14 @@ def _card(layers: list[Layer]) -> _Card:
     if all(layer.kind in _FOLLOWERS for layer in layers[1:]):
         notes = [f"{layer.kind} {layer.detail}".strip() for layer in layers[1:]]
         return _Card(layers, first.block, (first.kind, first.detail), notes)
-    parts = [layer.name.split(".") for layer in layers]
-    common = [names[0] for names in zip(*parts, strict=False) if len(set(names)) == 1]
-    title = ".".join(common) or first.name
+    own = next(
+        n for n in range(len(layers), 0, -1) if layers[n - 1].kind not in _FOLLOWERS
+    )  # others may be of the next
+    parts = [layer.name.split(".") for layer in layers[:own]]
+    alike = takewhile(lambda names: len(set(names)) == 1, zip(*parts, strict=False))
+    title = ".".join(names[0] for names in alike) or first.name
     block = first.block if first.block and f"{title}.".startswith(f"{first.block}.") and title != first.block else ""
+    title = title if len(title) <= 22 else f"…{title[-21:]}"
     return _Card(layers, block, (title, f"{len(layers)} layers"), [])
 
 

@@ -49,7 +49,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One call of torch's library: its name without a trailing underscore, and its arguments, tensors as their shapes."""
+    """A call of torch's library: its name without a trailing underscore, and its arguments, tensors as their shapes."""
 
     name: str
     arguments: tuple[Any, ...]
