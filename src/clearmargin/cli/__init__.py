@@ -23,6 +23,7 @@ from clearmargin.cli.compare import compare
 from clearmargin.cli.demo import demo
 from clearmargin.cli.download import download
 from clearmargin.cli.evaluate import evaluate
+from clearmargin.cli.model import model
 from clearmargin.cli.optimism import optimism
 from clearmargin.cli.predict import predict
 from clearmargin.cli.report import report
@@ -43,6 +44,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "optimism": optimism,
     "calibrate": calibrate,
     "download": download,
+    "model": model,
 }
 
 _SUMMARY = (
