@@ -13,7 +13,8 @@ from sklearn.metrics import roc_auc_score
 from tests.studies.conftest import SETTINGS, Crossed
 
 import clearmargin
-from clearmargin.bundle.read import read_bundle
+from clearmargin.bundle.cases import load_cases
+from clearmargin.bundle.read import CASES, read_bundle
 from clearmargin.bundle.torch_model import load_torch_model
 from clearmargin.cli import main
 from clearmargin.config import load_recipe
@@ -56,6 +57,22 @@ def test_pooled_figures_are_those_of_the_out_of_fold_table(table: pd.DataFrame, 
     assert image["n_patients"] == 12
     assert image["auroc"]["value"] == pytest.approx(roc_auc_score(table["label"], table["probability"]))
     assert metrics["protocol"]["folds"] == 3
+
+
+def test_the_bundle_carries_cases_of_all_patients_and_those_of_the_folds_none(crossed: Crossed) -> None:
+    bundle = read_bundle(crossed.folder)
+    cases = load_cases(bundle)
+    assert bundle.model.cases is not None
+    assert bundle.model.cases.patients == len({row.patient_id for row in cases.rows}) == 12
+    assert len(cases) == 12 * 16
+    assert cases.thumbnails.shape == (192, 32, 32, 3)
+    table = clearmargin.load_bundle(crossed.folder).predict(sorted(crossed.data.rglob("*.png"))[:5], similar=1)
+    assert [row[0]["distance"] for row in table["similar"]] == pytest.approx([0] * 5, abs=1e-3)
+    assert all(
+        crossed.data / row[0]["path"] == Path(path) for path, row in zip(table["path"], table["similar"], strict=True)
+    )
+    for fold in range(3):
+        assert not set(CASES) & set(read_bundle(crossed.folder / "folds" / str(fold)).sums)
 
 
 def test_a_fold_is_decided_by_the_other_folds(crossed: Crossed, table: pd.DataFrame, metrics: dict) -> None:

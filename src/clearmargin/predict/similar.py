@@ -1,8 +1,8 @@
 """The training images most like a new one, as the network sees both.
 
-The distance is one minus the cosine of the angle between the features of two images, once those are whitened
-(`training/cases.py`): how alike the model finds them, which is not how alike they look. It is computed as good as
-exactly, so that neither the order of the images nor the size of a batch matters, and an image finds itself at 0.
+The distance is one minus the cosine of the angle between the features of two images, seen from their mean and
+reduced (`training/cases.py`): how alike the model finds them, which is not how alike they look. It is computed as
+good as exactly: neither the order of the images nor the size of a batch matters, and an image finds itself at 0.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 
 Only images of train are taken, never any that a figure was computed on. Which ones is no matter of chance: as many of
 either class, in a class as many of each patient, as far as there are so many; of a patient, evenly spaced ones in the
-order of the manifest. The features are whitened: otherwise the few directions in which they differ most, the network's
-own decision above all, would be all that counts.
+order of the manifest. What they are compared by was measured (docs/similar.md).
 """
 
 from __future__ import annotations
@@ -23,6 +22,8 @@ from clearmargin.predict.session import Session
 from clearmargin.settings import RunConfig
 from clearmargin.types import LABEL_NAMES, Listener
 
+_WHITENING = 0.25
+"""0.5 would give every direction the same spread, and 0 leaves each as it is."""
 _LEAST_SHARE = 1e-6
 """Of the largest variance: a direction with less is noise of the arithmetic."""
 
@@ -54,7 +55,7 @@ def keep_cases(
     session = Session(onnx)
     parts = [session.describe(images[part])[1] for part in np.array_split(chosen, -(-len(chosen) // session.batch))]
     features = np.concatenate(parts)
-    mean, projection = fit_whitening(features)
+    mean, projection = fit_projection(features)
     if projection.shape[1] == 0:
         listener.note("The bundle carries no cases to compare with: the network sees no difference between images.")
         return None
@@ -89,7 +90,7 @@ def choose_cases(
     array([0, 2, 5, 6, 7])
     """
     classes = [rows[labels[rows] == label] for label in (0, 1)]
-    chosen = []
+    chosen = [rows[:0]]
     for members, wanted in zip(classes, _deal([len(members) for members in classes], most), strict=True):
         names = np.zeros(len(members), dtype=str) if patients is None else patients[members]
         groups = [members[names == name] for name in dict.fromkeys(names.tolist())]
@@ -112,8 +113,8 @@ def _deal(sizes: Sequence[int], total: int) -> list[int]:
     return given
 
 
-def fit_whitening(features: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """(D,) mean and (D, K) projection to the K principal components, at most 64, each of variance 1.
+def fit_projection(features: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(D,) mean and (D, K) projection to the principal components, at most 64, each of half its spread's exponent.
 
     Args:
         features: (N, D), N at least 1; K is 0 where all are the same.
@@ -126,7 +127,7 @@ def fit_whitening(features: NDArray[np.float32]) -> tuple[NDArray[np.float32], N
     order = order[values[order] > max(_LEAST_SHARE * values.max(), np.finfo(np.float32).tiny)]
     values, vectors = values[order], vectors[:, order]
     axes = moved.T @ vectors / np.sqrt(len(moved) * values) if wide else vectors
-    return mean, (axes / np.sqrt(values)).astype(np.float32)
+    return mean, (axes * values**-_WHITENING).astype(np.float32)
 
 
 def make_pictures(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
