@@ -261,7 +261,7 @@ class CaseSettings(Section):
     """Whether small pictures of training images and the ids of their patients go into the bundle; `auto` only where the
     ids are pseudonyms (`--pseudonymise`)."""
     most: Annotated[int, Field(ge=2, le=10_000)] = 2000
-    """So many at most, as evenly as can be over classes, and in each over its patients."""
+    """So many at most: as many of either class, and in a class as evenly as can be over its patients."""
 
 
 class RunConfig(Section):

@@ -59,18 +59,19 @@ def test_pooled_figures_are_those_of_the_out_of_fold_table(table: pd.DataFrame, 
     assert metrics["protocol"]["folds"] == 3
 
 
-def test_the_bundle_carries_cases_of_all_patients_and_those_of_the_folds_none(crossed: Crossed) -> None:
+def test_the_bundle_carries_cases_of_all_patients_and_those_of_the_folds_none(
+    crossed: Crossed, table: pd.DataFrame
+) -> None:
     bundle = read_bundle(crossed.folder)
     cases = load_cases(bundle)
     assert bundle.model.cases is not None
     assert bundle.model.cases.patients == len({row.patient_id for row in cases.rows}) == 12
-    assert len(cases) == 12 * 16
-    assert cases.thumbnails.shape == (192, 32, 32, 3)
-    table = clearmargin.load_bundle(crossed.folder).predict(sorted(crossed.data.rglob("*.png"))[:5], similar=1)
-    assert [row[0]["distance"] for row in table["similar"]] == pytest.approx([0] * 5, abs=1e-3)
-    assert all(
-        crossed.data / row[0]["path"] == Path(path) for path, row in zip(table["path"], table["similar"], strict=True)
-    )
+    assert len(cases) == 2 * table["label"].value_counts().min()
+    assert cases.thumbnails.shape[1:] == (32, 32, 3)
+    names = [str(row.path) for row in cases.rows[:5]]
+    found = clearmargin.load_bundle(crossed.folder).predict([crossed.data / name for name in names], similar=1)
+    assert [row[0]["path"] for row in found["similar"]] == names
+    assert [row[0]["distance"] for row in found["similar"]] == pytest.approx([0] * 5, abs=1e-3)
     for fold in range(3):
         assert not set(CASES) & set(read_bundle(crossed.folder / "folds" / str(fold)).sums)
 

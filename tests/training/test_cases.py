@@ -57,24 +57,21 @@ def keep(
     data=st.lists(st.tuples(st.sampled_from("ABCD"), st.sampled_from([0, 1]), st.booleans()), min_size=1, max_size=60),
     most=st.integers(2, 40),
 )
-def test_classes_and_their_patients_have_as_even_a_share_as_there_are_images(
+def test_classes_and_their_patients_have_the_same_share_and_patients_as_even_a_one_as_can_be(
     data: list[tuple[str, int, bool]], most: int
 ) -> None:
     patients, labels = np.array([row[0] for row in data]), np.array([row[1] for row in data], dtype=np.int8)
     rows = np.flatnonzero([row[2] for row in data])
     chosen = choose_cases(labels, patients, rows, most)
-    assert len(chosen) == len(set(chosen.tolist())) == min(most, len(rows))
+    there = Counter(labels[rows].tolist())
+    each = min([most // max(1, len(there)), *there.values()])
+    assert Counter(labels[chosen].tolist()) == dict.fromkeys(there, each)
+    assert len(chosen) == len(set(chosen.tolist()))
     assert set(chosen.tolist()) <= set(rows.tolist())
-    check_even(Counter(labels[rows].tolist()), Counter(labels[chosen].tolist()))
     for label in (0, 1):
-        there, here = (Counter(patients[part[labels[part] == label]].tolist()) for part in (rows, chosen))
-        check_even(there, here)
-
-
-def check_even(there: Counter[Any], here: Counter[Any]) -> None:
-    """Who has less than another, by more than one, has given all."""
-    for name, size in there.items():
-        assert here[name] == size or here[name] >= max(here.values()) - 1
+        has, gives = (Counter(patients[part[labels[part] == label]].tolist()) for part in (rows, chosen))
+        for patient, size in has.items():  # who gives less than another, by more than one, has given all
+            assert gives[patient] == size or gives[patient] >= max(gives.values()) - 1
 
 
 def test_of_a_patient_the_images_are_spaced_evenly() -> None:

@@ -15,7 +15,7 @@ REQUIRED = ("model.json", "weights.safetensors", "model.onnx", "MODEL_CARD.md")
 FIELD = ("context.onnx", "context.safetensors")
 """The network that sees the field of patches around each, where a bundle has one."""
 CASES = ("cases.json", "cases.safetensors")
-"""Training images to show beside new ones, where a bundle carries any (`bundle/cases.py`)."""
+"""Training images to show beside new ones, where a bundle carries any: large, and verified when they are asked for."""
 SUMS = "SHA256SUMS"
 _MAX_BYTES = 4 * 2**30
 _MAX_SUMS_BYTES = 2**16
@@ -59,14 +59,14 @@ def find_bundle(path: Path | str) -> Path:
 
 
 def read_bundle(path: Path | str) -> Bundle:
-    """The bundle at `path`, all files verified.
+    """The bundle at `path`, all files verified; cases, which few ask for, only by `Bundle.read`.
 
     Raises:
         BundleError: not a bundle, a file missing or changed, or made by an incompatible version.
     """
     folder = find_bundle(path)
     sums = _read_sums(folder)
-    contents = {name: _read_verified(folder, name, sums) for name in sums}
+    contents = {name: _read_verified(folder, name, sums) for name in sums if name not in CASES}
     model = parse_model_file(contents["model.json"], str(folder / "model.json"))
     if model.architecture.field is not None and (lost := [name for name in FIELD if name not in sums]):
         raise BundleError(f"{folder}: has no {' and no '.join(lost)}, which model.json names. Copy the bundle anew.")

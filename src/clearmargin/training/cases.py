@@ -1,8 +1,9 @@
 """Which training images a bundle carries, for `predict --similar`, and how their features become comparable.
 
 Only images of train are taken, never any that a figure was computed on. Which ones is no matter of chance: as many of
-either class, in a class as many of each patient, as far as there are so many; of a patient, evenly spaced ones in the
-order of the manifest. What they are compared by was measured (docs/similar.md).
+one class as of the other, so that what is near says something; in a class as many of each patient, as far as they have
+so many; of a patient, evenly spaced ones in the order of the manifest. What they are compared by was measured
+(docs/similar.md).
 """
 
 from __future__ import annotations
@@ -83,15 +84,22 @@ def describe_cases(config: RunConfig, cases: Cases | None) -> KeptCases | None:
 def choose_cases(
     labels: NDArray[np.int8], patients: NDArray[np.str_] | None, rows: NDArray[np.intp], most: int
 ) -> NDArray[np.intp]:
-    """At most `most` of the rows, rising: balanced over classes, in a class over patients, evenly spaced in a patient.
+    """At most `most` of the rows, rising: as many of either class, in a class evenly of each patient, evenly spaced.
+
+    Args:
+        labels: (N,), 0 or 1.
+        patients: (N,) ids, where they are known.
+        rows: among which to choose; where they have one class only, that class is taken.
+        most: 2 or more.
 
     >>> labels, patients = np.array([0] * 6 + [1] * 2, np.int8), np.array(["A"] * 5 + ["B"] * 3)
     >>> choose_cases(labels, patients, np.arange(8), 5)
-    array([0, 2, 5, 6, 7])
+    array([0, 5, 6, 7])
     """
-    classes = [rows[labels[rows] == label] for label in (0, 1)]
+    classes = [members for label in (0, 1) if len(members := rows[labels[rows] == label])]
+    wanted = min([most // len(classes or [rows]), *(len(members) for members in classes)])
     chosen = [rows[:0]]
-    for members, wanted in zip(classes, _deal([len(members) for members in classes], most), strict=True):
+    for members in classes:
         names = np.zeros(len(members), dtype=str) if patients is None else patients[members]
         groups = [members[names == name] for name in dict.fromkeys(names.tolist())]
         for group, share in zip(groups, _deal([len(group) for group in groups], wanted), strict=True):
