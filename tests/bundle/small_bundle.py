@@ -169,9 +169,7 @@ def drawn_cases(number: int = 12, *, features: int = 5, patients: int = 3) -> Ca
 def carry(source: Path, target: Path, cases: Cases, *, pseudonymous: bool = False) -> Path:
     """The bundle at `source`, written anew as one that carries cases."""
     bundle = read_bundle(source)
-    patients = {row.patient_id for row in cases.rows}
-    known = None if None in patients else len(patients)
-    kept = KeptCases(images=len(cases), patients=known, pseudonymous=pseudonymous)
+    kept = KeptCases(images=len(cases), patients=cases.n_patients, pseudonymous=pseudonymous)
     network, field = (
         Network(load(bundle.read(weights)), bundle.read(onnx)) if onnx in bundle.sums else None
         for weights, onnx in (("weights.safetensors", "model.onnx"), tuple(reversed(FIELD)))

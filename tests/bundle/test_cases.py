@@ -67,6 +67,19 @@ def test_the_card_says_what_is_carried() -> None:
     assert "pseudonyms" in card
 
 
+def test_a_bundle_can_be_written_anew_without_them(bundle: Path, tmp_path: Path) -> None:
+    before = read_bundle(bundle)
+    rewrite_bundle(before, tmp_path / "bare", before.model.model_copy(update={"cases": None}))
+    bare = read_bundle(tmp_path / "bare")
+    assert not set(CASES) & set(bare.sums)
+    assert "carries" not in bare.read("MODEL_CARD.md").decode()
+    assert {entry.name for entry in (tmp_path / "bare").iterdir()} == {*REQUIRED, SUMS}
+
+
+def test_pseudonymous_cases_that_name_files_are_refused(bundle: Path, tmp_path: Path) -> None:
+    check_refused(read_bundle(carry(bundle, tmp_path / "hidden", drawn_cases(), pseudonymous=True)), "or files")
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_changed_byte_is_refused_and_a_missing_file_too(bundle: Path, name: str) -> None:
     content = (bundle / name).read_bytes()
@@ -164,6 +177,8 @@ def test_bytes_that_are_no_tensors_are_refused(bundle: Path, content: bytes, mat
 @pytest.mark.parametrize(
     ("change", "match"),
     [
+        (lambda listing: listing["cases"][0].update(patient_id="JANE"), "names other patients or files"),
+        (lambda listing: listing["cases"][0].update(patient_id=None), "names other patients or files"),
         (lambda listing: listing["cases"][0].update(label="sick"), "cases.0.label: Input should be"),
         (lambda listing: listing["cases"][0].update(diagnosis="x"), "cases.0.diagnosis: Extra"),
         (lambda listing: listing["cases"][3].pop("patient_id"), "cases.3.patient_id: Field required"),

@@ -143,7 +143,8 @@ def test_a_case_of_the_same_patient_is_told(
     assert same(predictor, "P2") == {("P0", False), ("P1", False), ("P2", True), ("P3", False)}
     assert same(predictor, None) == {("P0", None), ("P1", None), ("P2", None), ("P3", None)}
     cases = predictor.similar_cases.cases
-    hidden = load_bundle(carry(carrying, tmp_path / "hidden", cases, pseudonymous=True))
+    unnamed = replace(cases, rows=tuple(row.model_copy(update={"path": None}) for row in cases.rows))
+    hidden = load_bundle(carry(carrying, tmp_path / "hidden", unnamed, pseudonymous=True))
     assert same(hidden, "P2") == {("P0", None), ("P1", None), ("P2", True), ("P3", None)}
     nameless = replace(cases, rows=tuple(row.model_copy(update={"patient_id": None}) for row in cases.rows))
     assert same(load_bundle(carry(carrying, tmp_path / "nameless", nameless)), "P2") == {(None, None)}

@@ -75,6 +75,12 @@ class Cases:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def n_patients(self) -> int | None:
+        """Of how many patients they are; None where some patient is unknown."""
+        patients = {row.patient_id for row in self.rows}
+        return None if None in patients else len(patients)
+
     def project(self, features: NDArray[np.float32]) -> NDArray[np.float16]:
         """(B, K) of the network's features (B, D), rounded as those of the cases are.
 
@@ -128,7 +134,10 @@ def load_cases(bundle: Bundle) -> Cases:
     rows = _read_rows(bundle.read(CASES[0]), listing)
     if len(rows) != kept.images:
         raise BundleError(f"{listing}: has {len(rows):,} cases and model.json says {kept.images:,}. {_ANEW}")
-    return Cases(rows, **_read_tensors(bundle.read(CASES[1]), tensors, n=len(rows)))
+    cases = Cases(rows, **_read_tensors(bundle.read(CASES[1]), tensors, n=len(rows)))
+    if cases.n_patients != kept.patients or (kept.pseudonymous and any(row.path is not None for row in rows)):
+        raise BundleError(f"{listing}: names other patients or files than model.json says. {_ANEW}")
+    return cases
 
 
 _ANEW = "The bundle is damaged; make it anew."

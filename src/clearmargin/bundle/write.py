@@ -60,13 +60,17 @@ def write_bundle(
 
 
 def rewrite_bundle(bundle: Bundle, folder: Path, model_file: ModelFile | None = None) -> None:
-    """Writes a bundle with the same networks and cases into another folder, under another model.json if one is given.
+    """Writes a bundle with the same networks into another folder, under another model.json if one is given.
+
+    The cases go along unless that names none.
 
     Raises:
         UsageError: something else than a bundle is at `folder`.
     """
-    names = ("weights.safetensors", "model.onnx", *(name for name in (*FIELD, *CASES) if name in bundle.sums))
-    _write_files(folder, model_file or bundle.model, {name: bundle.read(name) for name in names})
+    model = model_file or bundle.model
+    names = ["weights.safetensors", "model.onnx", *(name for name in FIELD if name in bundle.sums)]
+    names += [] if model.cases is None else CASES
+    _write_files(folder, model, {name: bundle.read(name) for name in names})
 
 
 def _write_files(folder: Path, model_file: ModelFile, others: Mapping[str, bytes]) -> None:

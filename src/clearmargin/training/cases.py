@@ -73,12 +73,7 @@ def describe_cases(config: RunConfig, cases: Cases | None) -> KeptCases | None:
     """What model.json says of them."""
     if cases is None:
         return None
-    patients = {row.patient_id for row in cases.rows}
-    return KeptCases(
-        images=len(cases),
-        patients=None if None in patients else len(patients),
-        pseudonymous=config.data.pseudonymise,
-    )
+    return KeptCases(images=len(cases), patients=cases.n_patients, pseudonymous=config.data.pseudonymise)
 
 
 def choose_cases(
