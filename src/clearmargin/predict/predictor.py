@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from clearmargin.bundle.cases import load_cases
 from clearmargin.bundle.read import Bundle, read_bundle
 from clearmargin.bundle.schema import Context, Decisions
 from clearmargin.context import Cells
@@ -68,6 +67,8 @@ class Predictor:
         Raises:
             BundleError: it carries none, or they are damaged.
         """
+        from clearmargin.bundle.cases import load_cases  # noqa: PLC0415  (few ask for them)
+
         kept = self.bundle.model.cases
         return SimilarCases(load_cases(self.bundle), pseudonymous=kept is not None and kept.pseudonymous)
 
@@ -240,9 +241,9 @@ class Predictor:
             BundleError: the bundle carries none.
         """
         check_similar(k)
-        cases = self.similar_cases
-        features = self._session.describe(images)[1] if k and len(images) else None
-        return [()] * len(images) if features is None else cases.find(features, [None] * len(images), k)
+        if k == 0 or len(images) == 0:
+            return [()] * len(images)
+        return self.similar_cases.find(self._session.describe(images)[1], [None] * len(images), k)
 
     def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(N,) logits of malignant, before any calibration.

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clearmargin.bundle.cases import Cases
 from clearmargin.errors import UsageError
 from clearmargin.types import LABEL_NAMES, Label, SimilarCase
+
+if TYPE_CHECKING:
+    from clearmargin.bundle.cases import Cases
 
 MOST_SIMILAR = 50
 
