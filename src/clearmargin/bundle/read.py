@@ -14,6 +14,8 @@ from clearmargin.errors import BundleError
 REQUIRED = ("model.json", "weights.safetensors", "model.onnx", "MODEL_CARD.md")
 FIELD = ("context.onnx", "context.safetensors")
 """The network that sees the field of patches around each, where a bundle has one."""
+CASES = ("cases.json", "cases.safetensors")
+"""Training images to show beside new ones, where a bundle carries any: large, and verified when they are asked for."""
 SUMS = "SHA256SUMS"
 _MAX_BYTES = 4 * 2**30
 _MAX_SUMS_BYTES = 2**16
@@ -57,17 +59,21 @@ def find_bundle(path: Path | str) -> Path:
 
 
 def read_bundle(path: Path | str) -> Bundle:
-    """The bundle at `path`, all files verified.
+    """The bundle at `path`, all files verified; cases, which few ask for, only by `Bundle.read`.
 
     Raises:
         BundleError: not a bundle, a file missing or changed, or made by an incompatible version.
     """
     folder = find_bundle(path)
     sums = _read_sums(folder)
-    contents = {name: _read_verified(folder, name, sums) for name in sums}
+    contents = {name: _read_verified(folder, name, sums) for name in sums if name not in CASES}
     model = parse_model_file(contents["model.json"], str(folder / "model.json"))
     if model.architecture.field is not None and (lost := [name for name in FIELD if name not in sums]):
         raise BundleError(f"{folder}: has no {' and no '.join(lost)}, which model.json names. Copy the bundle anew.")
+    if any((name in sums) != (model.cases is not None) for name in CASES):  # the card says what model.json says
+        raise BundleError(
+            f"{folder}: has not the {' and '.join(CASES)} that model.json speaks of. Copy the bundle anew."
+        )
     return Bundle(folder, sums, model)
 
 
@@ -80,7 +86,7 @@ def _read_sums(folder: Path) -> dict[str, str]:
     # Not splitlines: a byte that it takes for a line's end would be a change that nobody notices.
     for line in text.removesuffix("\n").split("\n"):
         found = _SUMS_LINE.fullmatch(line)
-        if found is None or found[2] not in (*REQUIRED, *FIELD) or found[2] in sums:
+        if found is None or found[2] not in (*REQUIRED, *FIELD, *CASES) or found[2] in sums:
             raise BundleError(f"{path}: the line {line[:100]!r} is not one of a bundle. Make the bundle anew.")
         sums[found[2]] = found[1]
     missing = [name for name in REQUIRED if name not in sums]
