@@ -37,7 +37,7 @@ def listing(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(listing: Path, tmp_path_factory: pytest.TempPathFactory) -> clearmargin.Run:
     os.environ["CLEARMARGIN_CACHE"] = str(tmp_path_factory.mktemp("cache"))
-    settings = {"evaluate.resamples": 500, "split.fractions": [0.5, 0.25, 0.25]}
+    settings = {"evaluate.resamples": 500, "split.fractions": [0.5, 0.25, 0.25], "cases.keep": "on"}
     return clearmargin.train(listing, tmp_path_factory.mktemp("runs") / "run", epochs=6, settings=settings)
 
 
@@ -73,6 +73,19 @@ def test_predictions_of_the_run_are_those_of_the_bundle(run: clearmargin.Run, li
     stored, predicted = stored[tested], predicted[tested]
     np.testing.assert_allclose(predicted["probability"], stored["probability"], atol=1e-6)
     assert predicted["decision"].tolist() == stored["decision"].tolist()
+
+
+def test_most_of_the_cases_like_a_patch_have_its_label(run: clearmargin.Run) -> None:
+    stored = pd.read_csv(run.folder / "predictions.csv", dtype={"patient_id": str})
+    tested, trained = (stored[stored["split"] == part] for part in ("test", "train"))
+    found = clearmargin.load_bundle(run.folder).predict(tested, similar=5)["similar"]
+    cases = pd.DataFrame([case for similar in found for case in similar])
+    assert len(cases) == 5 * len(tested)
+    assert set(cases["patient_id"]) <= set(trained["patient_id"])
+    assert not cases["same_patient"].any()
+    labels = np.repeat(tested["label"].to_numpy(), 5)
+    same = (cases["label"] == "malignant").to_numpy() == (labels == 1)
+    assert min(same[labels == 0].mean(), same[labels == 1].mean()) > 0.55
 
 
 def test_report_shows_the_figures(run: clearmargin.Run) -> None:

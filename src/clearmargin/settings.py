@@ -254,6 +254,16 @@ class EvaluateSettings(Section):
     """Bootstrap resamples of patients behind each interval."""
 
 
+class CaseSettings(Section):
+    """Training images that the bundle carries, so that `predict --similar` can show those most like a new one."""
+
+    keep: Literal["auto", "on", "off"] = "auto"
+    """Whether small pictures of training images and the ids of their patients go into the bundle; `auto` only where the
+    ids are pseudonyms (`--pseudonymise`)."""
+    most: Annotated[int, Field(ge=2, le=10_000)] = 2000
+    """So many at most: as many of either class, and in a class as evenly as can be over its patients."""
+
+
 class RunConfig(Section):
     """Everything that decides a run's result besides the data and the version of the software."""
 
@@ -275,6 +285,7 @@ class RunConfig(Section):
     """Takes the place of `augment` for images in shades of grey; what is set for `augment` by hand holds here too."""
     train: TrainSettings = TrainSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+    cases: CaseSettings = CaseSettings()
 
     @model_validator(mode="after")
     def _one_study(self) -> RunConfig:

@@ -83,6 +83,23 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
+class SimilarCase:
+    """A training image that the model finds like a new one."""
+
+    case: int
+    """Its row among the cases that the bundle carries."""
+    patient_id: str | None
+    slide_id: str | None
+    path: str | None
+    """Of its file, as seen from the root of the training images; None where ids are pseudonyms."""
+    label: Label
+    distance: float
+    """0 for an image that the model cannot tell from it, 1 for one that has nothing to do with it, at most 2."""
+    same_patient: bool | None
+    """It has the patient_id of the new image; None where that cannot be known."""
+
+
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """What the model says of one image; `probability` is None when the image was refused."""
 
@@ -93,6 +110,8 @@ class Prediction:
     reason: str | None = None
     in_context: bool = False
     """The neighbours in its slide counted too."""
+    similar: tuple[SimilarCase, ...] | None = None
+    """The training images most like it, nearest first; None where nobody asked, empty where it was refused."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ from clearmargin.networks import Images, Learned, learn
 from clearmargin.reference import Reference
 from clearmargin.report.write import write_artefacts
 from clearmargin.settings import RunConfig
+from clearmargin.training.cases import describe_cases, keep_cases
 from clearmargin.training.log import RunLog
 from clearmargin.training.records import build_lineage, build_model_file, describe_architecture, describe_run
 from clearmargin.training.run_folder import (
@@ -149,6 +150,14 @@ def run_training(
             metrics["seeds"] = train_other_seeds(config, out, images, metrics, log)
         write_json(out / "metrics.json", metrics)
         reference = refer(images, predictions, everything=learned.crossfit > 0)
+        cases = keep_cases(
+            config,
+            images.manifest,
+            assignment.rows("train"),
+            images=images.store.images,
+            onnx=learned.network.onnx,
+            listener=log,
+        )
         first = learned.trained.networks[0]
         lineage = build_lineage(
             config,
@@ -165,8 +174,9 @@ def run_training(
             content=images.manifest.content,
             lineage=lineage,
             reference=reference,
+            cases=describe_cases(config, cases),
         )
-        write_bundle(out / "bundle", model_file, learned.network, field=learned.field)
+        write_bundle(out / "bundle", model_file, learned.network, field=learned.field, cases=cases)
         environment |= describe_run(model_file, learned.trained, images.store, log) | {"grey": images.grey}
         write_json(out / "environment.json", environment)
         finish(out, metrics, images, log, with_report=with_report)

@@ -9,18 +9,21 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load
 from torch import nn
 
+from clearmargin.bundle.cases import Case, Cases, project
 from clearmargin.bundle.export import export_onnx
-from clearmargin.bundle.read import REQUIRED, SUMS
-from clearmargin.bundle.schema import Architecture, Lineage, ModelFile
+from clearmargin.bundle.read import FIELD, REQUIRED, SUMS, read_bundle
+from clearmargin.bundle.schema import Architecture, KeptCases, Lineage, ModelFile
 from clearmargin.bundle.write import Network, write_bundle
 from clearmargin.decision import Abstention, Level, Platt, Pooling
 from clearmargin.images.preprocess import Preprocessing
 from clearmargin.models import build_model
 from clearmargin.models.contract import Classifier, count_parameters
 from clearmargin.reference import STEPS, Distribution, Reference
-from clearmargin.types import OperatingPoint
+from clearmargin.training.cases import fit_projection
+from clearmargin.types import LABEL_NAMES, OperatingPoint
 
 _NAMES = (
     "auroc", "auprc", "balanced_accuracy", "accuracy", "sensitivity", "specificity", "ppv", "npv", "f1", "brier", "ece",
@@ -148,3 +151,29 @@ def sign(folder: Path) -> None:
     """Writes SHA256SUMS anew, as whoever changes a bundle on purpose can."""
     lines = [f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in REQUIRED]
     (folder / SUMS).write_text("".join(lines))
+
+
+def drawn_cases(number: int = 12, *, features: int = 5, patients: int = 3) -> Cases:
+    """Invented cases of some patients, of either class in turn."""
+    generator = np.random.default_rng(4)
+    mean, projection = fit_projection(generator.normal(size=(50, features)).astype(np.float32))
+    rows = tuple(
+        Case(patient_id=f"P-{row % patients}", slide_id=None, path=f"{row}.png", label=LABEL_NAMES[row % 2])
+        for row in range(number)
+    )
+    described = project(generator.normal(size=(number, features)).astype(np.float32), mean, projection)
+    pictures = generator.integers(0, 256, (number, 16, 20, 3), dtype=np.uint8)
+    return Cases(rows, described, pictures, mean, projection)
+
+
+def carry(source: Path, target: Path, cases: Cases, *, pseudonymous: bool = False) -> Path:
+    """The bundle at `source`, written anew as one that carries cases."""
+    bundle = read_bundle(source)
+    kept = KeptCases(images=len(cases), patients=cases.n_patients, pseudonymous=pseudonymous)
+    network, field = (
+        Network(load(bundle.read(weights)), bundle.read(onnx)) if onnx in bundle.sums else None
+        for weights, onnx in (("weights.safetensors", "model.onnx"), tuple(reversed(FIELD)))
+    )
+    assert network is not None
+    write_bundle(target, bundle.model.model_copy(update={"cases": kept}), network, field=field, cases=cases)
+    return target

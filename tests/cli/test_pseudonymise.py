@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from tests.cli.conftest import Answer, write_patches
 
+from clearmargin.bundle.cases import load_cases
+from clearmargin.bundle.read import CASES, read_bundle
 from clearmargin.cli import main
 
 PERSON = re.compile(rb"DOE|JANE|P\d\d(?![\d-])")
@@ -68,6 +70,22 @@ def test_the_search_finds_a_name_where_there_is_one(named_run: tuple[Path, Path]
 
 def test_no_file_of_a_run_names_the_person(named_run: tuple[Path, Path]) -> None:
     assert leaks(named_run[1]) == []
+
+
+def test_the_bundle_carries_cases_of_patients_of_train_without_any_name(named_run: tuple[Path, Path]) -> None:
+    import pandas as pd
+
+    bundle = read_bundle(named_run[1])
+    split = pd.read_csv(named_run[1] / "split.csv")
+    train = split[split["split"] == "train"]
+    assert len(set(split["split"])) == 3
+    rows = load_cases(bundle).rows
+    assert len(rows) == 2 * train["label"].value_counts().min()
+    assert {row.patient_id for row in rows} == set(train["patient_id"])
+    assert {row.path for row in rows} == {None}
+    assert bundle.model.cases is not None
+    assert bundle.model.cases.pseudonymous
+    assert not any(re.search(rb"DOE|JANE|\.png", bundle.read(name)) for name in CASES)
 
 
 def test_the_run_is_as_complete_as_any(named_run: tuple[Path, Path]) -> None:

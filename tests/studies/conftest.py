@@ -11,7 +11,13 @@ import pytest
 import clearmargin
 from clearmargin.data.phantom import PhantomSettings, write_phantom
 
-SETTINGS = {"evaluate.resamples": 200, "train.batch_size": 16, "images.size": [32, 32], "images.fit": "stretch"}
+SETTINGS = {
+    "evaluate.resamples": 200,
+    "train.batch_size": 16,
+    "images.size": [32, 32],
+    "images.fit": "stretch",
+    "cases.keep": "on",
+}
 
 
 @dataclass(frozen=True)

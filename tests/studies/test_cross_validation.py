@@ -13,7 +13,8 @@ from sklearn.metrics import roc_auc_score
 from tests.studies.conftest import SETTINGS, Crossed
 
 import clearmargin
-from clearmargin.bundle.read import read_bundle
+from clearmargin.bundle.cases import load_cases
+from clearmargin.bundle.read import CASES, read_bundle
 from clearmargin.bundle.torch_model import load_torch_model
 from clearmargin.cli import main
 from clearmargin.config import load_recipe
@@ -56,6 +57,23 @@ def test_pooled_figures_are_those_of_the_out_of_fold_table(table: pd.DataFrame, 
     assert image["n_patients"] == 12
     assert image["auroc"]["value"] == pytest.approx(roc_auc_score(table["label"], table["probability"]))
     assert metrics["protocol"]["folds"] == 3
+
+
+def test_the_bundle_carries_cases_of_all_patients_and_those_of_the_folds_none(
+    crossed: Crossed, table: pd.DataFrame
+) -> None:
+    bundle = read_bundle(crossed.folder)
+    cases = load_cases(bundle)
+    assert bundle.model.cases is not None
+    assert bundle.model.cases.patients == len({row.patient_id for row in cases.rows}) == 12
+    assert len(cases) == 2 * table["label"].value_counts().min()
+    assert cases.thumbnails.shape[1:] == (32, 32, 3)
+    names = [str(row.path) for row in cases.rows[:5]]
+    found = clearmargin.load_bundle(crossed.folder).predict([crossed.data / name for name in names], similar=1)
+    assert [row[0]["path"] for row in found["similar"]] == names
+    assert [row[0]["distance"] for row in found["similar"]] == pytest.approx([0] * 5, abs=1e-3)
+    for fold in range(3):
+        assert not set(CASES) & set(read_bundle(crossed.folder / "folds" / str(fold)).sums)
 
 
 def test_a_fold_is_decided_by_the_other_folds(crossed: Crossed, table: pd.DataFrame, metrics: dict) -> None:

@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 from tests.studies.conftest import Crossed
 
 import clearmargin
-from clearmargin.bundle.read import read_bundle
+from clearmargin.bundle.read import CASES, read_bundle
 from clearmargin.cli import main
 from clearmargin.data.sources import read_source
 from clearmargin.decision import probability
@@ -53,6 +53,12 @@ def test_the_bundle_alone_decides(crossed: Crossed, external: Path) -> None:
     answers = clearmargin.load_bundle(external).predict(table["path"].tolist())
     np.testing.assert_allclose(answers["probability"], table["probability"], atol=1e-6)
     assert answers["decision"].tolist() == table["decision"].tolist()
+
+
+def test_the_cases_go_along(crossed: Crossed, external: Path) -> None:
+    before, after = read_bundle(crossed.folder), read_bundle(external)
+    assert after.model.cases == before.model.cases
+    assert all(after.read(name) == before.read(name) for name in CASES)
 
 
 def test_figures_are_those_of_the_table_and_prevalence_those_of_bayes(external: Path) -> None:

@@ -61,7 +61,7 @@ def model_card(model: ModelFile) -> str:
   and 16-bit values are scaled by the range of their container
 - Made for: {_CONTENT[model.content]}
 - Output: the logit of *malignant*
-
+{_cases(model)}
 {_deciding(model)}
 
 ## The evidence
@@ -100,6 +100,17 @@ def _architecture(model: ModelFile) -> str:
     if model.lineage.crossfit:
         text += "\n- Cross-fitted: each network was trained without another part of train and validation"
     return text
+
+
+def _cases(model: ModelFile) -> str:
+    kept = model.cases
+    if kept is None:
+        return ""
+    ids = "pseudonyms of their patients" if kept.pseudonymous else "their patients' ids and files' names"
+    return (
+        f"- **It carries pictures of {kept.images:,} training images of {_patients(kept.patients)}**, at most 64 "
+        f"pixels a side, with {ids} (`predict --similar`): whoever has this bundle has those\n"
+    )
 
 
 def _deciding(model: ModelFile) -> str:

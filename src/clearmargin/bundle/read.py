@@ -16,6 +16,8 @@ from clearmargin.errors import BundleError
 REQUIRED = ("model.json", "weights.safetensors", "model.onnx", "MODEL_CARD.md")
 FIELD = ("context.onnx", "context.safetensors")
 """The network that sees the field of patches around each, where a bundle has one."""
+CASES = ("cases.json", "cases.safetensors")
+"""Training images to show beside new ones, where a bundle carries any: large, and verified when they are asked for."""
 SUMS = "SHA256SUMS"
 _MAX_BYTES = 4 * 2**30
 _MAX_SUMS_BYTES = 2**16
@@ -88,23 +90,27 @@ def find_bundle(path: Path | str) -> Path:
 
 
 def read_bundle(path: Path | str) -> Bundle:
-    """The bundle at `path`, all files verified.
+    """The bundle at `path`, all files verified; cases, which few ask for, only by `Bundle.read`.
 
     Raises:
         BundleError: not a bundle, a file missing or changed, or made by an incompatible version.
     """
     place = find_bundle(path)
-    files: _Files = _Folder(place) if place.is_dir() else open_single_file(place, {SUMS, *REQUIRED, *FIELD})
+    files: _Files = _Folder(place) if place.is_dir() else open_single_file(place, {SUMS, *REQUIRED, *FIELD, *CASES})
     sums = _read_sums(place, files)
     if isinstance(files, SingleFile) and (more := sorted(set(files.members) - {SUMS, *sums})):
         raise BundleError(f"{place}: holds {more[0]}, which {SUMS} does not name. Make the file anew.")
     model_json = b""
-    for name in sums:
+    for name in sums.keys() - set(CASES):  # which are read, and verified, when somebody asks for them
         content = _read_verified(place, files, name, sums)
         model_json = content if name == "model.json" else model_json
     model = parse_model_file(model_json, str(place / "model.json"))
     if model.architecture.field is not None and (lost := [name for name in FIELD if name not in sums]):
         raise BundleError(f"{place}: has no {' and no '.join(lost)}, which model.json names. Copy the bundle anew.")
+    if any((name in sums) != (model.cases is not None) for name in CASES):  # the card says what model.json says
+        raise BundleError(
+            f"{place}: has not the {' and '.join(CASES)} that model.json speaks of. Copy the bundle anew."
+        )
     return Bundle(place, sums, model, files)
 
 
@@ -117,7 +123,7 @@ def _read_sums(place: Path, files: _Files) -> dict[str, str]:
     # Not splitlines: a byte that it takes for a line's end would be a change that nobody notices.
     for line in text.removesuffix("\n").split("\n"):
         found = _SUMS_LINE.fullmatch(line)
-        if found is None or found[2] not in (*REQUIRED, *FIELD) or found[2] in sums:
+        if found is None or found[2] not in (*REQUIRED, *FIELD, *CASES) or found[2] in sums:
             raise BundleError(f"{path}: the line {line[:100]!r} is not one of a bundle. Make the bundle anew.")
         sums[found[2]] = found[1]
     missing = [name for name in REQUIRED if name not in sums]

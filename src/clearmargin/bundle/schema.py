@@ -87,6 +87,16 @@ class Lineage(_Part):
     """On what the decisions were chosen anew, if they were; `metrics` are then those from before."""
 
 
+class KeptCases(_Part):
+    """Training images that the bundle carries to be shown beside new ones, in files of their own."""
+
+    images: Annotated[int, Field(ge=2)]
+    patients: Annotated[int, Field(ge=1)] | None
+    """None where they are unknown."""
+    pseudonymous: bool
+    """Their ids are pseudonyms, and their files are not named."""
+
+
 class Decisions(_Part):
     """From a logit to a decision. `operating_point` names the one of `operating_points` that decides."""
 
@@ -153,6 +163,8 @@ class ModelFile(Decisions):
     """Why `context` is None."""
     reference: Reference | None = None
     """What the training images look like, to tell when others do not."""
+    cases: KeptCases | None = None
+    """Training images to show beside new ones; None where the bundle carries none."""
     input_gate: None = None
     """Statistics of the training images; none are kept yet, so no input is refused for its look."""
     lineage: Lineage

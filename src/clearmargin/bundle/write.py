@@ -12,7 +12,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from clearmargin.bundle.card import model_card
-from clearmargin.bundle.read import FIELD, SUMS, Bundle
+from clearmargin.bundle.cases import Cases
+from clearmargin.bundle.read import CASES, FIELD, SUMS, Bundle
 from clearmargin.bundle.schema import ModelFile
 from clearmargin.errors import UsageError
 from clearmargin.files import disk_errors, make_folder, partial_path
@@ -30,7 +31,14 @@ class Network:
         return save({name: tensor.detach().cpu().contiguous() for name, tensor in self.weights.items()})
 
 
-def write_bundle(folder: Path, model_file: ModelFile, network: Network, *, field: Network | None = None) -> None:
+def write_bundle(
+    folder: Path,
+    model_file: ModelFile,
+    network: Network,
+    *,
+    field: Network | None = None,
+    cases: Cases | None = None,
+) -> None:
     """Writes the bundle; one that is there already is replaced.
 
     Args:
@@ -38,6 +46,7 @@ def write_bundle(folder: Path, model_file: ModelFile, network: Network, *, field
         model_file: model.json.
         network: that sees one image.
         field: that sees the field of patches around each, where the architecture has one.
+        cases: training images that it carries, which model.json must say.
 
     Raises:
         UsageError: something else is at `folder`.
@@ -45,24 +54,30 @@ def write_bundle(folder: Path, model_file: ModelFile, network: Network, *, field
     contents = {"weights.safetensors": network.safetensors(), "model.onnx": network.onnx}
     if field is not None:
         contents |= dict(zip(FIELD, (field.onnx, field.safetensors()), strict=True))
+    if cases is not None:
+        contents |= cases.files()
     _write_files(folder, model_file, contents)
 
 
 def rewrite_bundle(bundle: Bundle, folder: Path, model_file: ModelFile | None = None) -> None:
     """Writes a bundle with the same networks into another folder, under another model.json if one is given.
 
+    The cases go along unless that names none.
+
     Raises:
         UsageError: something else than a bundle is at `folder`.
     """
-    networks = ("weights.safetensors", "model.onnx", *(name for name in FIELD if name in bundle.sums))
-    _write_files(folder, model_file or bundle.model, {name: bundle.read(name) for name in networks})
+    model = model_file or bundle.model
+    names = ["weights.safetensors", "model.onnx", *(name for name in FIELD if name in bundle.sums)]
+    names += [] if model.cases is None else CASES
+    _write_files(folder, model, {name: bundle.read(name) for name in names})
 
 
-def _write_files(folder: Path, model_file: ModelFile, networks: Mapping[str, bytes]) -> None:
+def _write_files(folder: Path, model_file: ModelFile, others: Mapping[str, bytes]) -> None:
     _check_replaceable(folder)
     contents = {
         "model.json": model_file.to_json().encode(),
-        **networks,
+        **others,
         "MODEL_CARD.md": model_card(model_file).encode(),
     }
     partial = folder.with_name(f"{folder.name}.partial")

@@ -8,7 +8,8 @@ import itertools
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -19,6 +20,7 @@ from clearmargin.errors import counted, one_line
 
 if TYPE_CHECKING:
     from clearmargin.bundle.schema import Decisions
+    from clearmargin.predict.predictor import Predictor
     from clearmargin.types import PooledPrediction, Prediction, Record
 
 
@@ -44,12 +46,16 @@ def predict(
         bool,
         typer.Option("--context/--no-context", help="Neighbours of a patch count, where places are known."),
     ] = True,
+    similar: Annotated[
+        int | None, typer.Option(metavar="K", help="Also the K training images most like each, 1 to 50.")
+    ] = None,
 ) -> None:
     """Decide on images with a trained bundle; exit code 5 when every input was refused."""
     from clearmargin.errors import AllRefused
     from clearmargin.predict.predictor import load_bundle
 
     predictor = load_bundle(bundle)
+    _check_similar(predictor, similar, level)
     if predictor.bundle.model.lineage.stamp:
         print(f"Note: this model's figures come from an {predictor.bundle.model.lineage.stamp}.", file=sys.stderr)
     if predictor.bundle.model.content == "lesion":
@@ -58,7 +64,8 @@ def predict(
 
     def watched() -> Iterator[Prediction]:
         nonlocal total, refused, in_context, placed
-        for prediction in predictor.predict_records(find_records(paths, frame=frame), context=context):
+        records = find_records(paths, frame=frame)
+        for prediction in predictor.predict_records(records, context=context, similar=similar or 0):
             total += 1
             refused += prediction.decision == "refused"
             in_context += prediction.in_context
@@ -66,7 +73,10 @@ def predict(
             yield prediction
 
     if level == "image":
-        {"table": _write_table, "json": _write_json, "csv": _write_csv}[output](watched())
+        write_csv = partial(_write_csv, similar=similar is not None)
+        writers: dict[str, Callable[[Iterable[Prediction]], None]]
+        writers = {"table": _write_table, "json": _write_json, "csv": write_csv}
+        writers[output](watched())
     else:
         _write_pooled(predictor.pool(watched(), level), output)
     model = predictor.bundle.model
@@ -89,6 +99,19 @@ def predict(
         print(f"{refused:,} of {total:,} images {were} refused, each with its reason.", file=sys.stderr)
     if refused == total:
         raise AllRefused(f"every input was refused ({total:,} in all); see the reasons above.")
+
+
+def _check_similar(predictor: Predictor, similar: int | None, level: Literal["image", "slide", "patient"]) -> None:
+    """Before anything is printed: what is asked for can be had."""
+    from clearmargin.errors import UsageError
+    from clearmargin.predict.similar import check_similar
+
+    if similar is None:
+        return
+    check_similar(similar, least=1)
+    if level != "image":
+        raise UsageError(f"--similar is about images; leave out --level {level}.")
+    _ = predictor.similar_cases
 
 
 def _rule(model: Decisions, level: Literal["image", "slide", "patient"]) -> str:
@@ -225,18 +248,24 @@ def _write_json(predictions: Iterable[Prediction]) -> None:
         sys.stdout.write(json.dumps(prediction_row(prediction)) + "\n")
 
 
-def _write_csv(predictions: Iterable[Prediction]) -> None:
-    from clearmargin.predict.predictor import PREDICTION_KEYS, prediction_row
+def _write_csv(predictions: Iterable[Prediction], *, similar: bool) -> None:
+    from clearmargin.predict.predictor import PREDICTION_KEYS, SIMILAR_KEY, prediction_row
 
-    writer = csv.DictWriter(sys.stdout, PREDICTION_KEYS, lineterminator="\n")
+    keys = (*PREDICTION_KEYS, SIMILAR_KEY) if similar else PREDICTION_KEYS
+    writer = csv.DictWriter(sys.stdout, keys, lineterminator="\n")
     writer.writeheader()
     for prediction in predictions:
-        writer.writerow(prediction_row(prediction))
+        row = prediction_row(prediction)
+        writer.writerow(row | {SIMILAR_KEY: json.dumps(row[SIMILAR_KEY])} if similar else row)
 
 
 def _write_table(predictions: Iterable[Prediction]) -> None:
+    from clearmargin.predict.similar import similar_words
+
     print(f"{'decision':<10} {'probability':>11}  path")
     for prediction in predictions:
         chance = "-" if prediction.probability is None else f"{prediction.probability:.4f}"
         reason = f"  ({prediction.reason})" if prediction.reason else ""
         print(f"{prediction.decision:<10} {chance:>11}  {one_line(prediction.record.path)}{one_line(reason)}")
+        if prediction.similar:
+            print(f"{'':<24}{one_line(similar_words(prediction.similar))}")

@@ -13,6 +13,7 @@ A new model is a class and one line in MODELS. What each one is for:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import torch
@@ -20,9 +21,20 @@ import torch
 from clearmargin.errors import UnknownName, UsageError
 from clearmargin.models.backbones import BackboneOptions, build_backbone, check_backbone_name
 from clearmargin.models.contract import Classifier
+from clearmargin.models.describe import Description, Layer, describe_model
 from clearmargin.models.recipes import CancerNet, CbisDdsm, Cnn3Conv, Cnn50, LargerModel
 from clearmargin.models.residual import Residual
 from clearmargin.settings import is_backbone
+
+__all__ = [
+    "MODELS",
+    "Description",
+    "Layer",
+    "build_model",
+    "check_model_name",
+    "describe_model",
+    "summaries",
+]
 
 MODELS: dict[str, Callable[[tuple[int, int, int]], Classifier]] = {
     "residual": Residual,
@@ -79,3 +91,9 @@ def check_model_name(name: str) -> None:
         check_backbone_name(name)
     elif name not in MODELS:
         raise UnknownName("model", name, MODELS)
+
+
+def summaries() -> dict[str, str]:
+    """What each of MODELS is for, in the words above."""
+    said = dict(re.findall(r"^ {4}(\S+) {2,}(\S.*)$", __doc__ or "", flags=re.MULTILINE))
+    return {name: said.get(name, "") for name in MODELS}

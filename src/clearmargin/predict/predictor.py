@@ -30,7 +30,8 @@ from clearmargin.predict.context import cells_of, field_logits, find_slides
 from clearmargin.predict.pooled import pool_predictions
 from clearmargin.predict.records import record_of_path, records_of_rows
 from clearmargin.predict.session import Session
-from clearmargin.types import Decision, LevelName, PooledPrediction, Prediction, Record
+from clearmargin.predict.similar import SimilarCases, check_similar, similar_rows
+from clearmargin.types import Decision, LevelName, PooledPrediction, Prediction, Record, SimilarCase
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,6 +60,18 @@ class Predictor:
             raise BundleError(f"{self.bundle.folder}: this model has no network that sees the field around a patch.")
         return architecture.field, architecture.thumbnail
 
+    @cached_property
+    def similar_cases(self) -> SimilarCases:
+        """The training images that the bundle carries, loaded when first needed.
+
+        Raises:
+            BundleError: it carries none, or they are damaged.
+        """
+        from clearmargin.bundle.cases import load_cases  # noqa: PLC0415  (few ask for them)
+
+        kept = self.bundle.model.cases
+        return SimilarCases(load_cases(self.bundle), pseudonymous=kept is not None and kept.pseudonymous)
+
     def _open(self, name: str, shape: tuple[int, int, int]) -> Session:
         session = Session(self.bundle.read(name), name=str(self.bundle.folder / name))
         if session.image_shape != shape:
@@ -68,16 +81,20 @@ class Predictor:
             )
         return session
 
-    def predict(self, images: Sequence[str | Path] | pd.DataFrame, *, context: bool = True) -> pd.DataFrame:
-        """One row an image: path, patient_id, slide_id, x, y, probability, decision, reason.
+    def predict(
+        self, images: Sequence[str | Path] | pd.DataFrame, *, context: bool = True, similar: int = 0
+    ) -> pd.DataFrame:
+        """One row an image: path, patient_id, slide_id, x, y, probability, decision, reason; and similar, if asked for.
 
         Args:
             images: paths, whose names may say where they lie, or a table with the column `path` and, where known,
                 patient_id, slide_id, x, y.
             context: where the bundle can and places are known, the neighbours of a patch count too.
+            similar: so many training images that the network finds most like each, as a list of dicts.
 
         Raises:
             DataError: the table has no column `path`.
+            BundleError: similar images are asked for, and the bundle carries none.
         """
         import pandas as pd  # noqa: PLC0415  (a third of a second that one image should not pay)
 
@@ -89,27 +106,35 @@ class Predictor:
             records = list(records_of_rows(rows, where="the table"))
         else:
             records = [record_of_path(str(path)) for path in ([images] if isinstance(images, str | Path) else images)]
-        answers = [prediction_row(prediction) for prediction in self.predict_records(records, context=context)]
-        return pd.DataFrame(answers, columns=list(PREDICTION_KEYS))
+        predictions = self.predict_records(records, context=context, similar=similar)
+        keys = [*PREDICTION_KEYS, *([SIMILAR_KEY] if similar else [])]
+        return pd.DataFrame([prediction_row(prediction) for prediction in predictions], columns=keys)
 
-    def predict_records(self, records: Iterable[Record], *, context: bool = True) -> Iterator[Prediction]:
+    def predict_records(
+        self, records: Iterable[Record], *, context: bool = True, similar: int = 0
+    ) -> Iterator[Prediction]:
         """Predictions in the order of the records, each batch, or in context each slide, as soon as it is done.
 
         Args:
             records: the images.
             context: where the bundle can and places are known, the neighbours of a patch count too.
+            similar: so many training images that the network finds most like each come along.
+
+        Raises:
+            BundleError: similar images are asked for, and the bundle carries none.
         """
+        check_similar(similar)
         if context and self._context is not None:
             records = list(records)
             slides = find_slides(records, self._context.grid.step)
             if (slides >= 0).any():
-                yield from self._predict_slides(records, slides, self._context)
+                yield from self._predict_slides(records, slides, self._context, similar)
                 return
         for chunk, images in self._batches(records):
-            yield from self._decide(chunk, images)
+            yield from self._decide(chunk, images, similar)
 
     def _predict_slides(
-        self, records: Sequence[Record], slides: NDArray[np.int64], context: Context
+        self, records: Sequence[Record], slides: NDArray[np.int64], context: Context, similar: int
     ) -> Iterator[Prediction]:
         missing = np.bincount(slides[slides >= 0])
         waiting: dict[int, list[int]] = {}
@@ -118,7 +143,7 @@ class Predictor:
         ready: dict[int, Prediction] = {}
         row, following = 0, 0
         for chunk, images in self._batches(records):
-            for prediction, image in zip(self._decide(chunk, images), images, strict=True):
+            for prediction, image in zip(self._decide(chunk, images, similar), images, strict=True):
                 slide = int(slides[row])
                 if slide < 0:
                     ready[row] = prediction
@@ -151,7 +176,10 @@ class Predictor:
             pictures = np.stack([thumbnails[row] for row in rows])
             logits.append(field_logits(self._field_session, pictures, cells, self._field[0]))
         inside = _decisions([alone[row].record for row in rows], context.grid.apply(logits, cells), context)
-        return alone | {row: replace(each, in_context=True) for row, each in zip(rows, inside, strict=True)}
+        return alone | {
+            row: replace(each, in_context=True, similar=alone[row].similar)
+            for row, each in zip(rows, inside, strict=True)
+        }
 
     def _batches(self, records: Iterable[Record]) -> Iterator[tuple[list[Record], list[_Read]]]:
         """The records batch by batch with their images, the next batch being read meanwhile."""
@@ -191,13 +219,31 @@ class Predictor:
         inside = self._context.levels.get(level) if self._context else None
         return pool_predictions(predictions, level, rule=model.levels[level], rule_in_context=inside)
 
-    def predict_pixels(self, pixels: Pixels) -> Prediction:
+    def predict_pixels(self, pixels: Pixels, *, similar: int = 0) -> Prediction:
         """The prediction for one decoded image.
 
         Args:
             pixels: uint8 or uint16, (H, W, C), C = 1 or 3.
+            similar: so many training images that the network finds most like it come along; the picture of `case` is
+                `similar_cases.cases.thumbnails[case.case]`.
         """
-        return self._decide([Record("")], [self.bundle.model.preprocessing.apply(pixels)])[0]
+        check_similar(similar)
+        return self._decide([Record("")], [self.bundle.model.preprocessing.apply(pixels)], similar)[0]
+
+    def similar(self, images: NDArray[np.uint8], k: int) -> list[tuple[SimilarCase, ...]]:
+        """For each image the `k` training images that the network finds most like it, nearest first.
+
+        Args:
+            images: (N, H, W, C), packed by the bundle's preprocessing.
+            k: 1 to 50; all are given where the bundle carries fewer.
+
+        Raises:
+            BundleError: the bundle carries none.
+        """
+        check_similar(k)
+        if k == 0 or len(images) == 0:
+            return [()] * len(images)
+        return self.similar_cases.find(self._session.describe(images)[1], [None] * len(images), k)
 
     def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(N,) logits of malignant, before any calibration.
@@ -223,13 +269,23 @@ class Predictor:
         except ImageError as error:
             return error
 
-    def _decide(self, records: Sequence[Record], images: Sequence[_Read]) -> list[Prediction]:
+    def _decide(self, records: Sequence[Record], images: Sequence[_Read], similar: int) -> list[Prediction]:
+        cases = self.similar_cases if similar else None
         readable = [image for image in images if not isinstance(image, ImageError)]
-        logits = self._session.logits(np.stack(readable)) if readable else np.empty(0, np.float32)
         there = [record for record, image in zip(records, images, strict=True) if not isinstance(image, ImageError)]
-        decided = iter(_decisions(there, logits, self.bundle.model))
+        if cases is None or not readable:
+            logits = self._session.logits(np.stack(readable)) if readable else np.empty(0, np.float32)
+            decisions = _decisions(there, logits, self.bundle.model)
+        else:
+            logits, features = self._session.describe(np.stack(readable))
+            decisions = _decisions(there, logits, self.bundle.model)
+            found = cases.find(features, [record.patient_id for record in there], similar)
+            decisions = [replace(each, similar=near) for each, near in zip(decisions, found, strict=True)]
+        decided = iter(decisions)
         return [
-            Prediction(record, None, None, "refused", image.reason) if isinstance(image, ImageError) else next(decided)
+            Prediction(record, None, None, "refused", image.reason, similar=None if cases is None else ())
+            if isinstance(image, ImageError)
+            else next(decided)
             for record, image in zip(records, images, strict=True)
         ]
 
@@ -247,6 +303,8 @@ def _decisions(records: Sequence[Record], logits: NDArray[np.floating], rule: De
 
 
 PREDICTION_KEYS = ("path", "patient_id", "slide_id", "x", "y", "probability", "decision", "reason")
+SIMILAR_KEY = "similar"
+"""A further key, where similar images were asked for."""
 
 
 def load_bundle(path: Path | str) -> Predictor:
@@ -258,9 +316,10 @@ def load_bundle(path: Path | str) -> Predictor:
     return Predictor(read_bundle(path))
 
 
-def prediction_row(prediction: Prediction) -> dict[str, str | int | float | None]:
-    """The prediction as the flat row that every output format has, keys as PREDICTION_KEYS."""
+def prediction_row(prediction: Prediction) -> dict[str, object]:
+    """The prediction as the row that every output format has, keys as PREDICTION_KEYS, and SIMILAR_KEY if asked for."""
     record = prediction.record
+    similar = {} if prediction.similar is None else {SIMILAR_KEY: similar_rows(prediction.similar)}
     return {
         "path": record.path,
         "patient_id": record.patient_id,
@@ -270,4 +329,5 @@ def prediction_row(prediction: Prediction) -> dict[str, str | int | float | None
         "probability": prediction.probability,
         "decision": prediction.decision,
         "reason": prediction.reason,
+        **similar,
     }

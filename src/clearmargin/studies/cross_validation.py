@@ -31,6 +31,7 @@ from clearmargin.models.contract import count_parameters
 from clearmargin.models.ensemble import Ensemble
 from clearmargin.networks import Images, export, find_surroundings, make_fields
 from clearmargin.settings import RunConfig
+from clearmargin.training.cases import describe_cases, keep_cases
 from clearmargin.training.log import RunLog
 from clearmargin.training.records import build_lineage, build_model_file
 from clearmargin.training.run_folder import FOLDS, describe_environment, is_begun, open_run
@@ -135,9 +136,10 @@ def train_folds(config: RunConfig, folder: Path, images: Images, listener: Liste
     """Every fold of every repetition, each a run in `folder`; those that are complete are not trained again.
 
     A fold trains one network, whatever `train.crossfit` says: the folds themselves are the cross-fitting, of all
-    patients.
+    patients. Its bundle carries no cases; that of the whole may.
     """
-    config = config.model_copy(update={"train": config.train.model_copy(update={"crossfit": 0})})
+    train, cases = config.train.model_copy(update={"crossfit": 0}), config.cases.model_copy(update={"keep": "off"})
+    config = config.model_copy(update={"train": train, "cases": cases})
     n_folds, done = config.split.folds, []
     for number in range(config.split.repeats * n_folds):
         repeat, fold = divmod(number, n_folds)
@@ -242,6 +244,15 @@ def _write_ensemble(
         field = Network(second.state_dict(), export(second, fields, spec, log))
     model = Ensemble([load_torch_model(bundle) for bundle in bundles]).eval()
     network = Network(model.state_dict(), export(model, images.store.images, images.preprocessing, log))
+    # Every image was trained on by most of the networks.
+    cases = keep_cases(
+        config,
+        images.manifest,
+        np.arange(len(images.manifest)),
+        images=images.store.images,
+        onnx=network.onnx,
+        listener=log,
+    )
     changes: dict[str, int | None] = {"parameters": count_parameters(model), "ensemble": len(bundles)}
     if field is None:  # folds do not know that all of them together have too few patients to weigh it
         changes |= {"field": None, "thumbnail": None}
@@ -259,5 +270,6 @@ def _write_ensemble(
             weights_sha256=first.lineage.weights_sha256,
         ),
         reference=refer(images, table),
+        cases=describe_cases(config, cases),
     )
-    write_bundle(out / "bundle", model_file, network, field=field)
+    write_bundle(out / "bundle", model_file, network, field=field, cases=cases)
