@@ -126,6 +126,24 @@ def test_a_folder_of_an_evaluation_is_no_training(crossed: Crossed, external: Pa
     assert find_overlap(read_bundle(external), manifest) is None
 
 
+def test_a_bundle_as_one_file_is_evaluated_alike_and_its_training_is_looked_for_beside_it(
+    crossed: Crossed, external: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.clearmargin"
+    clearmargin.export(crossed.folder, path, to="clearmargin")
+    run = clearmargin.evaluate(path, crossed.others, tmp_path / "out", settings=QUICK)
+    assert (run.folder / "predictions.csv").read_bytes() == (external / "predictions.csv").read_bytes()
+    assert read_bundle(run.folder).sha256 == read_bundle(path).sha256 == read_bundle(crossed.folder).sha256
+    manifest = read_source(crossed.data)
+    assert find_overlap(read_bundle(path), manifest) is None  # nobody can tell
+    beside = crossed.folder / "model.clearmargin"
+    beside.write_bytes(path.read_bytes())
+    assert find_overlap(read_bundle(beside), manifest) == find_overlap(read_bundle(crossed.folder), manifest)
+    beside.unlink()
+    clearmargin.calibrate(path, crossed.others, tmp_path / "new", settings=QUICK)
+    assert read_bundle(tmp_path / "new").read("model.onnx") == read_bundle(path).read("model.onnx")
+
+
 def test_the_report_claims_nothing_of_a_training_that_it_did_not_see(external: Path) -> None:
     page = (external / "report.html").read_text()
     assert "learning rate" not in page
