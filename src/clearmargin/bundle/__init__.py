@@ -6,6 +6,6 @@
     MODEL_CARD.md         for people
     SHA256SUMS            of the four files above, in the form that `sha256sum -c` reads
 
-Or all of them as one `.clearmargin` file. No pickle anywhere. A changed byte is an error at load, and so is what we do not
-write ourselves, whatever the hashes say.
+Or all of them as one `.clearmargin` file. No pickle anywhere. A changed byte is an error at load, and so is what we do
+not write ourselves, whatever the hashes say.
 """
