@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 import subprocess
 import sys
@@ -374,20 +375,20 @@ def test_no_bytes_break_the_reader(content: bytes) -> None:
         assert all(-(2**63) <= number < 2**63 for number in found["a"])
 
 
-def grower(kind: str) -> bytes:
-    """A network that no look at its constants gives away, and that asks for a million times its input."""
+def grower(kind: str, *, times: int = 45) -> bytes:
+    """A network that no look at its constants gives away, and that asks for far more than its input."""
     model = small_network()
     if kind == "doubling":
-        for number in range(45):
+        for number in range(times):
             name = "floats" if number == 0 else f"d{number - 1}"
             model.graph.node.append(helper.make_node("Concat", [name, name], [f"d{number}"], axis=1))
-        last = "d44"
+        last = f"d{times - 1}"
     else:
         constant(model, "big", [2**20])
         model.graph.node.append(helper.make_node("Mul", ["big", "big"], ["size"]))
         model.graph.node.append(helper.make_node("ConstantOfShape", ["size"], ["grown"]))
         last = "grown"
-    constant(model, "all", [0, 1, 2, 3][: 4 if kind == "doubling" else 1])
+    constant(model, "all", [1, 2, 3] if kind == "doubling" else [0])
     model.graph.node.append(helper.make_node("ReduceMax", [last, "all"], ["most"], keepdims=0))
     model.graph.node.append(helper.make_node("Add", ["logits", "most"], ["other"]))
     model.graph.output[0].name = "other"
@@ -406,21 +407,33 @@ def test_a_size_that_is_computed_is_refused_when_it_is_asked_for() -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_network_that_doubles_and_doubles_ends_at_its_share_of_memory(tmp_path: Path) -> None:
-    (tmp_path / "model.onnx").write_bytes(grower("doubling"))
+def run_within_128_mb(path: Path, images: int) -> str:
+    """What a process says whose networks share 128 MB: the logits, or why there are none."""
     code = """
 import sys, numpy as np
+from clearmargin.bundle import runtime
 from clearmargin.predict import session
-session._SHARE_OF_MEMORY = 2**27 / (session.os.sysconf("SC_PAGE_SIZE") * session.os.sysconf("SC_PHYS_PAGES"))
+runtime._SHARE_OF_MEMORY = 2**27 / (runtime.os.sysconf("SC_PAGE_SIZE") * runtime.os.sysconf("SC_PHYS_PAGES"))
 network = session.Session(open(sys.argv[1], "rb").read())
+images = np.arange(int(sys.argv[2]), dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 6, 3), np.uint8)
 try:
-    network.logits(np.zeros((1, 4, 6, 3), np.uint8))
+    print(network.logits(images).tolist())
 except session.BundleError as error:
     print(error)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "model.onnx")], capture_output=True, text=True, check=False
-    )
+    words = [sys.executable, "-c", code, str(path), str(images)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count("\n") == 1
-    assert "needs more memory than it may have" in done.stdout
+    return done.stdout
+
+
+def test_a_network_that_doubles_and_doubles_ends_at_its_share_of_memory(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(grower("doubling"))
+    assert "needs more memory than it may have" in run_within_128_mb(tmp_path / "model.onnx", 1)
+
+
+def test_a_batch_that_does_not_fit_is_computed_by_halves(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(grower("doubling", times=16))  # 28 MB an image
+    said = run_within_128_mb(tmp_path / "model.onnx", 9)
+    assert json.loads(said) == [2.0 * number for number in range(9)]

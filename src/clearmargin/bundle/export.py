@@ -56,12 +56,12 @@ def parity(deployed: Deployed, content: bytes, images: NDArray[np.uint8]) -> flo
     Relative to the logit, or to the largest feature of the image, where that is above 1: float32 has seven digits,
     however large the number.
     """
-    import onnxruntime  # noqa: PLC0415  (not needed to import this part)
+    from clearmargin.bundle.runtime import open_network, run_network  # noqa: PLC0415  (not needed to import this part)
 
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    session = open_network(content, "the ONNX export")
     with torch.inference_mode():
         expected = [output.numpy() for output in deployed(torch.from_numpy(images))]
-    actual = session.run(None, {INPUT: images})  # files of early versions give logits only
+    actual = run_network(session, images, "the ONNX export")  # files of early versions give logits only
     apart = []
     for found, wanted in zip(actual, expected[: len(actual)], strict=True):
         largest = np.abs(wanted).reshape(len(images), -1).max(axis=1).reshape([-1] + [1] * (wanted.ndim - 1))
