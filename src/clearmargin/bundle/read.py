@@ -64,8 +64,9 @@ def read_bundle(path: Path | str) -> Bundle:
     """
     folder = find_bundle(path)
     sums = _read_sums(folder)
-    contents = {name: _read_verified(folder, name, sums) for name in sums}
-    model = parse_model_file(contents["model.json"], str(folder / "model.json"))
+    for name in sums:
+        _read_verified(folder, name, sums)  # and let go of: weights may be large
+    model = parse_model_file(_read_verified(folder, "model.json", sums), str(folder / "model.json"))
     if model.architecture.field is not None and (lost := [name for name in FIELD if name not in sums]):
         raise BundleError(f"{folder}: has no {' and no '.join(lost)}, which model.json names. Copy the bundle anew.")
     return Bundle(folder, sums, model)

@@ -1,8 +1,9 @@
-"""The network under ONNX Runtime: packed images in, logits out. Memory is bounded by one batch."""
+"""The network under ONNX Runtime: packed images in, logits out. Memory is bounded by the batches under way."""
 
 from __future__ import annotations
 
 import math
+import threading
 
 import numpy as np
 import onnxruntime
@@ -11,12 +12,15 @@ from numpy.typing import NDArray
 from clearmargin.errors import BundleError
 from clearmargin.images.fields import Fields
 
-MAX_BATCH = 256
-_MAX_BATCH_BYTES = 2**24
+MAX_BATCH = 32
+"""More are slower on the cores that were measured, because what the layers hand on no longer stays in the cache."""
+_MAX_BATCH_BYTES = 2**21
+_MAX_BYTES, _MAX_RUNS = 2**24, 8
+"""Of the batches that run side by side: what the layers hold of them bounds the memory."""
 
 
 class Session:
-    """Runs the ONNX file of a bundle on the CPU. Bounded by the matrix rate of the processor.
+    """Runs the ONNX file of a bundle on the CPU, from several threads at once. Bounded by its matrix rate.
 
     `image_shape` is (H, W, C) of the images that it takes, `batch` how many it takes at a time: fewer of
     large ones.
@@ -25,6 +29,8 @@ class Session:
     def __init__(self, content: bytes, *, name: str = "model.onnx") -> None:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        # A thread that waits in a loop takes the core from those that decode.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's errors have no common root below Exception
@@ -32,7 +38,9 @@ class Session:
             raise BundleError(f"{name}: ONNX Runtime cannot load it ({text}).") from None
         self._name = name
         self._input, self.image_shape = _check_signature(self._session, name)
-        self.batch = max(1, min(MAX_BATCH, _MAX_BATCH_BYTES // math.prod(self.image_shape)))
+        size = math.prod(self.image_shape)
+        self.batch = max(1, min(MAX_BATCH, _MAX_BATCH_BYTES // size))
+        self._runs = threading.BoundedSemaphore(max(1, min(_MAX_RUNS, _MAX_BYTES // (self.batch * size))))
 
     def logits(self, images: NDArray[np.uint8] | Fields) -> NDArray[np.float32]:
         """(N,) logits of malignant.
@@ -46,13 +54,17 @@ class Session:
         batches = [images[start : start + self.batch] for start in range(0, len(images), self.batch)]
         if not batches:
             return np.empty(0, dtype=np.float32)
-        outputs = [self._session.run(None, {self._input: np.ascontiguousarray(batch)})[0] for batch in batches]
-        logits: NDArray[np.float32] = np.concatenate(outputs)
+        logits: NDArray[np.float32] = np.concatenate([self._run(batch) for batch in batches])
         if not np.isfinite(logits).all():
             raise BundleError(
                 f"{self._name}: the network gives {logits[~np.isfinite(logits)][0]} for an image. Retrain it."
             )
         return logits
+
+    def _run(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        with self._runs:
+            outputs: list[NDArray[np.float32]] = self._session.run(None, {self._input: np.ascontiguousarray(batch)})
+        return outputs[0]
 
 
 def _check_signature(session: onnxruntime.InferenceSession, name: str) -> tuple[str, tuple[int, int, int]]:
