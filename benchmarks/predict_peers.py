@@ -7,11 +7,14 @@ PYTHON is the interpreter of an environment of its own, so that TensorFlow (600 
 
     python3 -m venv /tmp/tfenv && /tmp/tfenv/bin/pip install tensorflow-cpu==2.21.0 pillow
 
-Without it only Clearmargin and ONNX Runtime are measured. Networks have random weights, which cost what trained ones do.
+Without it only Clearmargin and ONNX Runtime are measured. Networks have random weights, which cost what trained
+ones do.
 In each round every program runs once, in processes of their own one after the other, so that a busy machine hits all
 alike; the medians are told, and the ratios are medians of the ratios within a round. From files Keras is fed by
 `image_dataset_from_directory` (batches of 32, prefetched), from arrays both have them in memory; each rate is of all
-images but a first batch, without the start of the program. The start is timed apart: one image, a new process.
+images, without the start of the program. The start is timed apart: one image, a new process. `cpu` are microseconds of
+processor time an image from files and from arrays, all threads together: what to look at when the machine is busy,
+where a program with more threads is given more of it.
 
 `limit` are what no program of this kind can beat with the same parts: Pillow decoding alone in one thread, and ONNX
 Runtime alone on an array in memory.
@@ -107,11 +110,14 @@ files = keras.utils.image_dataset_from_directory(
 ).prefetch(tf.data.AUTOTUNE)
 n = int(sys.argv[3])
 net.predict(np.zeros((32, side, side, 3), np.uint8), verbose=0)
-started = time.perf_counter(); assert len(net.predict(files, verbose=0)) == n
-rate = n / (time.perf_counter() - started)
+def timed(work):
+    started, used = time.perf_counter(), time.process_time()
+    work()
+    return n / (time.perf_counter() - started), (time.process_time() - used) / n * 1e6
+files, cpu_files = timed(lambda: net.predict(files, verbose=0))
 images = np.random.default_rng(0).integers(0, 256, (n, side, side, 3), dtype=np.uint8)
-started = time.perf_counter(); net.predict(images, batch_size=32, verbose=0)
-print(json.dumps({"files": rate, "arrays": n / (time.perf_counter() - started)}))
+arrays, cpu_arrays = timed(lambda: net.predict(images, batch_size=32, verbose=0))
+print(json.dumps({"files": files, "arrays": arrays, "cpu, files": cpu_files, "cpu, arrays": cpu_arrays}))
 """
 _KERAS_ONE = """
 import os, sys
@@ -132,13 +138,17 @@ n = int(sys.argv[3])
 shape = predictor.bundle.model.preprocessing.shape
 predictor.logits(np.zeros((32, *shape), np.uint8))
 out = io.StringIO()
-started = time.perf_counter()
-write_predictions(out, predictor.predict_records(Inputs([sys.argv[2]])), "json", every=predictor.batch)
-rate = n / (time.perf_counter() - started)
+def timed(work):
+    started, used = time.perf_counter(), time.process_time()
+    work()
+    return n / (time.perf_counter() - started), (time.process_time() - used) / n * 1e6
+def whole():
+    write_predictions(out, predictor.predict_records(Inputs([sys.argv[2]])), "json", every=predictor.batch)
+files, cpu_files = timed(whole)
 assert out.getvalue().count('"benign"') + out.getvalue().count('"malignant"') == n
 images = np.random.default_rng(0).integers(0, 256, (n, *shape), dtype=np.uint8)
-started = time.perf_counter(); predictor.logits(images)
-print(json.dumps({"files": rate, "arrays": n / (time.perf_counter() - started)}))
+arrays, cpu_arrays = timed(lambda: predictor.logits(images))
+print(json.dumps({"files": files, "arrays": arrays, "cpu, files": cpu_files, "cpu, arrays": cpu_arrays}))
 """
 _ORT_RATE = """
 import json, sys, time
@@ -147,14 +157,15 @@ session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProv
 input = session.get_inputs()[0]
 n, shape = int(sys.argv[2]), input.shape[1:]
 images = np.random.default_rng(0).integers(0, 256, (n, *shape), dtype=np.uint8)
-best = 0
+told = []
 for size in (32, 256):
     session.run(None, {input.name: images[:size]})
-    started = time.perf_counter()
+    started, used = time.perf_counter(), time.process_time()
     for start in range(0, n, size):
         session.run(None, {input.name: images[start : start + size]})
-    best = max(best, n / (time.perf_counter() - started))
-print(json.dumps({"arrays": best}))
+    told.append((n / (time.perf_counter() - started), (time.process_time() - used) / n * 1e6))
+best = max(told)
+print(json.dumps({"arrays": best[0], "cpu, arrays": best[1]}))
 """
 _PILLOW_RATE = """
 import json, sys, time
@@ -162,10 +173,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 files = sorted(Path(sys.argv[1]).rglob("*.*"))
-started = time.perf_counter()
+started, used = time.perf_counter(), time.process_time()
 for file in files:
     np.asarray(Image.open(file).convert("RGB"))
-print(json.dumps({"files": len(files) / (time.perf_counter() - started)}))
+seconds, used = time.perf_counter() - started, time.process_time() - used
+print(json.dumps({"files": len(files) / seconds, "cpu, files": used / len(files) * 1e6}))
 """
 _ORT_ONE = """
 import sys, numpy, onnxruntime
@@ -175,6 +187,9 @@ height, width = session.get_inputs()[0].shape[1:3]
 image = numpy.asarray(Image.open(sys.argv[2]).convert("RGB").resize((width, height)))[None]
 print(session.run(None, {session.get_inputs()[0].name: image})[0])
 """
+_COLUMNS = {"files": ("files/s", 0), "arrays": ("arrays/s", 0), "cpu, files": ("cpu, files", 0)}
+_COLUMNS |= {"cpu, arrays": ("cpu, arrays", 0), "seconds": ("start, s", 2), "MB": ("MB", 0)}
+"""Heading and decimals of each figure."""
 _TIMED = """
 import json, resource, subprocess, sys, time
 started = time.perf_counter()
@@ -251,21 +266,16 @@ def compare(name: str, root: Path, n: int, folder: Path, keras_python: str | Non
                 result |= ask(extra[0], extra[1], *extra[2:])
             told[program].append(result)
     print(f"\n{name}, {n:,} files, {rounds} rounds; load of the machine {os.getloadavg()[0]:.1f}")
-    print(f"{'':<14}{'files/s':>10}{'arrays/s':>10}{'start, s':>10}{'MB':>8}")
+    print(f"{'':<20}" + "".join(f"{heading:>13}" for heading, _ in _COLUMNS.values()))
     for program, results in told.items():
-        cells = [statistics.median(result[key] for result in results) for key in ("files", "arrays", "seconds", "MB")]
-        print(f"{program:<14}{cells[0]:>10,.0f}{cells[1]:>10,.0f}{cells[2]:>10.2f}{cells[3]:>8.0f}")
-    for other in [program for program in programs if program != "clearmargin"]:
-        ratios = [
-            statistics.median(
-                ours[key] / theirs[key] for ours, theirs in zip(told["clearmargin"], told[other], strict=True)
-            )
-            for key in ("files", "arrays", "seconds", "MB")
+        row = [
+            f"{statistics.median(each[key] for each in results):,.{digits}f}" for key, (_, digits) in _COLUMNS.items()
         ]
-        print(
-            f"{'ours / ' + other:<14}"
-            + "".join(f"{ratio:>{w}.2f}" for ratio, w in zip(ratios, (10, 10, 10, 8), strict=True))
-        )
+        print(f"{program:<20}" + "".join(f"{cell:>13}" for cell in row))
+    for other in [program for program in programs if program != "clearmargin"]:
+        pairs = list(zip(told["clearmargin"], told[other], strict=True))
+        row = [statistics.median(ours[key] / theirs[key] for ours, theirs in pairs) for key in _COLUMNS]
+        print(f"{'ours / ' + other:<20}" + "".join(f"{ratio:>13.2f}" for ratio in row))
 
 
 def main() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import onnxruntime
@@ -40,7 +42,8 @@ class Session:
         self._input, self.image_shape = _check_signature(self._session, name)
         size = math.prod(self.image_shape)
         self.batch = max(1, min(MAX_BATCH, _MAX_BATCH_BYTES // size))
-        self._runs = threading.BoundedSemaphore(max(1, min(_MAX_RUNS, _MAX_BYTES // (self.batch * size))))
+        self._at_once = max(1, min(_MAX_RUNS, os.cpu_count() or 1, _MAX_BYTES // (self.batch * size)))
+        self._runs = threading.BoundedSemaphore(self._at_once)
 
     def logits(self, images: NDArray[np.uint8] | Fields) -> NDArray[np.float32]:
         """(N,) logits of malignant.
@@ -51,20 +54,26 @@ class Session:
         Raises:
             BundleError: a logit is no finite number, on which nothing can be decided.
         """
-        batches = [images[start : start + self.batch] for start in range(0, len(images), self.batch)]
-        if not batches:
+        starts = range(0, len(images), self.batch)
+        if not starts:
             return np.empty(0, dtype=np.float32)
-        logits: NDArray[np.float32] = np.concatenate([self._run(batch) for batch in batches])
+
+        def run(start: int) -> NDArray[np.float32]:
+            batch = np.ascontiguousarray(images[start : start + self.batch])
+            with self._runs:
+                outputs: list[NDArray[np.float32]] = self._session.run(None, {self._input: batch})
+            return outputs[0]
+
+        if len(starts) == 1 or self._at_once == 1:
+            logits: NDArray[np.float32] = np.concatenate([run(start) for start in starts])
+        else:
+            with ThreadPoolExecutor(self._at_once) as pool:
+                logits = np.concatenate(list(pool.map(run, starts)))
         if not np.isfinite(logits).all():
             raise BundleError(
                 f"{self._name}: the network gives {logits[~np.isfinite(logits)][0]} for an image. Retrain it."
             )
         return logits
-
-    def _run(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
-        with self._runs:
-            outputs: list[NDArray[np.float32]] = self._session.run(None, {self._input: np.ascontiguousarray(batch)})
-        return outputs[0]
 
 
 def _check_signature(session: onnxruntime.InferenceSession, name: str) -> tuple[str, tuple[int, int, int]]:
