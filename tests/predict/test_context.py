@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -107,6 +108,7 @@ def test_a_slide_appears_when_its_last_patch_is_read(
 
     monkeypatch.setattr(predictor, "_read", watched)
     monkeypatch.setattr(predictor._session, "batch", 4)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
     records = records_of(table.sort_values(["slide_id", "path"]))
     stream = predictor.predict_records(records)
     assert reads == []

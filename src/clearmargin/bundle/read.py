@@ -101,7 +101,7 @@ def read_bundle(path: Path | str) -> Bundle:
     if isinstance(files, SingleFile) and (more := sorted(set(files.members) - {SUMS, *sums})):
         raise BundleError(f"{place}: holds {more[0]}, which {SUMS} does not name. Make the file anew.")
     model_json = b""
-    for name in sums.keys() - set(CASES):  # which are read, and verified, when somebody asks for them
+    for name in [name for name in sums if name not in CASES]:  # which are verified when somebody asks for them
         content = _read_verified(place, files, name, sums)
         model_json = content if name == "model.json" else model_json
     model = parse_model_file(model_json, str(place / "model.json"))

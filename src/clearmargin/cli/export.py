@@ -22,10 +22,10 @@ def export(
 ) -> None:
     """Write a bundle as one file, or its network for any ONNX runtime, checked before it gets its name."""
     from clearmargin import api
-    from clearmargin.cli.predict import find_records
+    from clearmargin.cli.inputs import Inputs
 
-    records = find_records(images) if images else []
-    made = api.export(bundle, out, to=to, images=[record.path for record in records], force=force)
+    paths = [record.path for record in Inputs(images)] if images else []
+    made = api.export(bundle, out, to=to, images=paths, force=force)
     print(f"{made.path}: {made.path.stat().st_size:,} bytes")
     for fact in made.facts:
         print(f"  {fact}")

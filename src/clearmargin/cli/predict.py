@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import csv
-import glob
-import itertools
 import json
-import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 
 import typer
 
 from clearmargin.cli.options import BundlePath, Frame
-from clearmargin.errors import counted, one_line
+from clearmargin.cli.progress import build_listener
+from clearmargin.errors import UsageError, one_line
+from clearmargin.files import write_whole
 
 if TYPE_CHECKING:
-    from clearmargin.bundle.schema import Decisions
+    from clearmargin.bundle.schema import Decisions, ModelFile
+    from clearmargin.cli.answers import Format
     from clearmargin.predict.predictor import Predictor
-    from clearmargin.types import PooledPrediction, Prediction, Record
+    from clearmargin.types import Listener, PooledPrediction, Prediction
 
+_MANY = 100
+"""Images from which on it is told how far the job is."""
 
 _CROPS_ONLY = (
     "this model was trained on crops around lesions; of whole images its answers mean nothing. "
@@ -36,8 +37,13 @@ def predict(
         list[str], typer.Argument(metavar="PATH…", help="Images, folders, zips, globs or manifests (CSV).")
     ],
     output: Annotated[
-        Literal["table", "json", "csv"], typer.Option("--format", help="json is one object a line.")
-    ] = "table",
+        Literal["table", "json", "csv"] | None,
+        typer.Option("--format", help="json is one object a line. A table, or what the name of --out says."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write to this .csv, .json or .jsonl file, row by row as they are ready.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the file of --out where it ends.")] = False,
     level: Annotated[
         Literal["image", "slide", "patient"], typer.Option(help="What is decided: each image, slide or patient.")
     ] = "image",
@@ -51,59 +57,103 @@ def predict(
     ] = None,
 ) -> None:
     """Decide on images with a trained bundle; exit code 5 when every input was refused."""
-    from clearmargin.errors import AllRefused
+    from clearmargin.cli.answers import AnswerFile, Job, format_of, write_predictions
+    from clearmargin.cli.inputs import Inputs
+    from clearmargin.errors import AllRefused, Interrupted
     from clearmargin.predict.predictor import load_bundle
+    from clearmargin.predict.resume import find_start, predict_from
 
+    chosen = format_of(out, output)
+    if resume and (out is None or level != "image"):
+        raise UsageError("--resume goes on with the rows of images in the file that --out names; give --out FILE.")
     predictor = load_bundle(bundle)
     _check_similar(predictor, similar, level)
-    if predictor.bundle.model.lineage.stamp:
-        print(f"Note: this model's figures come from an {predictor.bundle.model.lineage.stamp}.", file=sys.stderr)
-    if predictor.bundle.model.content == "lesion":
-        print(f"Note: {_CROPS_ONLY}", file=sys.stderr)
-    total, refused, in_context, placed = 0, 0, 0, 0
-
-    def watched() -> Iterator[Prediction]:
-        nonlocal total, refused, in_context, placed
-        records = find_records(paths, frame=frame)
-        for prediction in predictor.predict_records(records, context=context, similar=similar or 0):
-            total += 1
-            refused += prediction.decision == "refused"
-            in_context += prediction.in_context
-            placed += prediction.record.x is not None and prediction.decision != "refused"
-            yield prediction
-
-    if level == "image":
-        write_csv = partial(_write_csv, similar=similar is not None)
-        writers: dict[str, Callable[[Iterable[Prediction]], None]]
-        writers = {"table": _write_table, "json": _write_json, "csv": write_csv}
-        writers[output](watched())
-    else:
-        _write_pooled(predictor.pool(watched(), level), output)
     model = predictor.bundle.model
-    if context and model.context is not None and placed - in_context > 1:
+    if model.lineage.stamp:
+        print(f"Note: this model's figures come from an {model.lineage.stamp}.", file=sys.stderr)
+    if model.content == "lesion":
+        print(f"Note: {_CROPS_ONLY}", file=sys.stderr)
+    inputs = Inputs(paths, frame=frame)
+    file, start = None, 0
+    if out is not None and level == "image":
+        job = Job(predictor.bundle.sha256, {"context": context, "frame": frame, "similar": similar}, chosen, inputs)
+        file = AnswerFile(out, job, resume=resume)
+        start = find_start(predictor, inputs, file.rows, context=context)
+        file.cut(start)
+        if start:
+            print(f"Going on after {start:,} of {len(inputs):,} images.", file=sys.stderr)
+    tally = _Tally(start, refused=file.refused if file else 0)
+    quiet = len(inputs) - start < _MANY or (out is None and sys.stdout.isatty())
+    answers = tally.watch(
+        predict_from(predictor, inputs, start, context=context, similar=similar or 0),
+        len(inputs),
+        every=predictor.batch,
+        listener=build_listener(quiet=quiet),
+    )
+    if level != "image":
+        _write_pooled_to(out, predictor.pool(answers, level), chosen)
+    elif file is None:
+        write_predictions(sys.stdout, answers, chosen, every=predictor.batch, similar=similar is not None)
+    else:
+        try:
+            file.append(answers, every=predictor.batch)
+        except KeyboardInterrupt:
+            raise Interrupted(f"interrupted; {out} is not whole. Go on with the same command and --resume.") from None
+    _tell(tally, model, level, is_table=chosen == "table", context=context)
+    if tally.refused == tally.total:
+        raise AllRefused(f"every input was refused ({tally.total:,} in all); see the reasons above.")
+
+
+class _Tally:
+    """Counts predictions as they pass."""
+
+    def __init__(self, total: int, *, refused: int) -> None:
+        self.total, self.refused = total, refused
+        self.in_context = self.placed = 0
+
+    def watch(
+        self, predictions: Iterable[Prediction], n_images: int, *, every: int, listener: Listener
+    ) -> Iterator[Prediction]:
+        """The predictions; `listener` hears after `every` so many of them how far the job is."""
+        start = self.total
+        listener.stage("predict")
+        for prediction in predictions:
+            self.total += 1
+            self.refused += prediction.decision == "refused"
+            self.in_context += prediction.in_context
+            self.placed += prediction.record.x is not None and prediction.decision != "refused"
+            yield prediction
+            if self.total % every == 0 or self.total == n_images:
+                listener.advance(self.total - start, n_images - start)
+
+
+def _tell(
+    tally: _Tally, model: ModelFile, level: Literal["image", "slide", "patient"], *, is_table: bool, context: bool
+) -> None:
+    """How the decisions were made, and how many there are none of."""
+    if context and model.context is not None and tally.placed - tally.in_context > 1:
         print(
-            f"Note: {placed - in_context:,} patches were decided each by itself, though their places are known: a "
-            f"slide needs two or more that lie {model.context.grid.step} pixels, or a multiple, apart, and none twice.",
+            f"Note: {tally.placed - tally.in_context:,} patches were decided each by itself, though their places are "
+            f"known: a slide needs two or more that lie {model.context.grid.step} pixels, or a multiple, apart, and "
+            "none twice.",
             file=sys.stderr,
         )
-    if output == "table":
-        if model.context is not None and in_context and (level == "image" or level in model.context.levels):
+    if is_table:
+        if model.context is not None and tally.in_context and (level == "image" or level in model.context.levels):
             print(
-                f"In the context of their slides, {in_context:,} of {total:,} images: {_rule(model.context, level)}",
+                f"In the context of their slides, {tally.in_context:,} of {tally.total:,} images: "
+                f"{_rule(model.context, level)}",
                 file=sys.stderr,
             )
-        if in_context < total - refused or total == refused:
+        if tally.in_context < tally.total - tally.refused or tally.total == tally.refused:
             print(_rule(model, level), file=sys.stderr)
-    if refused:
-        were = "was" if refused == 1 else "were"
-        print(f"{refused:,} of {total:,} images {were} refused, each with its reason.", file=sys.stderr)
-    if refused == total:
-        raise AllRefused(f"every input was refused ({total:,} in all); see the reasons above.")
+    if tally.refused:
+        were = "was" if tally.refused == 1 else "were"
+        print(f"{tally.refused:,} of {tally.total:,} images {were} refused, each with its reason.", file=sys.stderr)
 
 
 def _check_similar(predictor: Predictor, similar: int | None, level: Literal["image", "slide", "patient"]) -> None:
     """Before anything is printed: what is asked for can be had."""
-    from clearmargin.errors import UsageError
     from clearmargin.predict.similar import check_similar
 
     if similar is None:
@@ -128,144 +178,31 @@ def _rule(model: Decisions, level: Literal["image", "slide", "patient"]) -> str:
     return f"{text}; cannot tell from {low:.4f} to {high:.4f} (promised coverage {promise.coverage:g})."
 
 
-def find_records(paths: Iterable[str], *, frame: int | None = None) -> list[Record]:
-    """The images that the arguments mean, in order; folders and .zip files are searched through.
+def _write_pooled_to(out: Path | None, predictions: Sequence[PooledPrediction], output: Format) -> None:
+    if out is None:
+        _write_pooled(sys.stdout, predictions, output)
+        return
 
-    Raises:
-        DataError: a path is not there, a glob or folder has no image, or a manifest has no column `path`.
-    """
-    from clearmargin.images.names import find_masks
+    def write(partial: Path) -> None:
+        with partial.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+            _write_pooled(file, predictions, output)
 
-    records: list[Record] = []
-    found: list[str] = []
-    for path in itertools.chain.from_iterable(map(_expand, paths)):
-        if Path(path).suffix.lower() in (".csv", ".parquet") and os.path.isfile(path):
-            records += _manifest_records(Path(path))
-        else:
-            of_path = _records_of_path(path, frame)
-            records += of_path
-            found += [record.path for record in of_path]
-    masks = find_masks(found)  # a folder, or a shell's *.png, means an image and its masks alike; a table says which
-    if masks:
-        words = counted(len(masks), "mask is", "masks are")
-        print(f"Note: {words} left out, beside the images they belong to.", file=sys.stderr)
-    return [record for record in records if record.path not in masks]
+    write_whole(out, write)
 
 
-def _expand(path: str) -> list[str]:
-    """The path itself if anything is there, else what matches it as a glob."""
-    from clearmargin.errors import DataError
-    from clearmargin.images.place import parse_place, split_archive
-    from clearmargin.images.read import is_image, starts_like_dicom
-
-    # os.path answers no, where Path raises, for a name that is too long or holds a null byte.
-    if os.path.lexists(path) or os.path.lexists(parse_place(path).file) or split_archive(path) is not None:
-        return [path]
-    if not any(character in path for character in "*?["):
-        raise DataError(f"{path}: no such file or folder.")
-    matches = sorted(glob.glob(path, recursive=True))
-    if not matches:
-        raise DataError(f"{path}: no file matches.")
-    if len(matches) == 1:
-        return matches
-    wanted = [match for match in matches if os.path.isdir(match) or is_image(match) or starts_like_dicom(match)]
-    if not wanted:
-        raise DataError(f"{path}: none of the {len(matches):,} matches is an image or a folder.")
-    return wanted
-
-
-def _records_of_path(path: str, frame: int | None) -> list[Record]:
-    from clearmargin.data.walk import walk_files
-    from clearmargin.errors import DataError
-    from clearmargin.images.archive import is_zip
-    from clearmargin.images.read import is_image, starts_like_dicom
-    from clearmargin.predict.records import record_of_path
-
-    place = Path(path)
-    if os.path.isdir(path) or is_zip(path):
-        found = [name for name in walk_files(place) if is_image(name) or starts_like_dicom(place / name)]
-        if not found:
-            raise DataError(f"{path}: no images in this folder.")
-        return [record_of_path(str(place / name), frame=frame) for name in found]
-    if place.suffix.lower() == ".npz" and os.path.isfile(path):
-        return _array_records(path)
-    return [record_of_path(path, frame=frame)]
-
-
-def _array_records(path: str) -> list[Record]:
-    from clearmargin.errors import DataError
-    from clearmargin.images.npz import list_arrays
-    from clearmargin.types import Record
-
-    shapes = {name: shape for name, shape in list_arrays(path).items() if len(shape) >= 3}
-    if not shapes:
-        raise DataError(f"{path}: holds no array of images, (N, H, W) or (N, H, W, 3).")
-    return [Record(f"{path}/{name}/{row}") for name, shape in shapes.items() for row in range(shape[0])]
-
-
-def _manifest_records(path: Path) -> list[Record]:
-    from clearmargin.errors import DataError
-    from clearmargin.predict.records import records_of_rows
-
-    if path.suffix.lower() == ".parquet":
-        from clearmargin.data.sources.csv import read_table
-
-        table = read_table(path)
-        rows = [dict(zip(table.columns, values, strict=True)) for values in table.itertuples(index=False, name=None)]
-    else:
-        try:
-            with path.open(newline="", encoding="utf-8-sig") as file:
-                rows = list(csv.DictReader(file))
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise DataError(f"{path}: cannot be read as a CSV ({error}).") from None
-    if not rows:
-        raise DataError(f"{path}: the manifest has no rows.")
-    return list(records_of_rows(rows, where=str(path), folder=path.parent, first_line=2))
-
-
-def _write_pooled(predictions: Sequence[PooledPrediction], output: Literal["table", "json", "csv"]) -> None:
+def _write_pooled(file: TextIO, predictions: Sequence[PooledPrediction], output: Format) -> None:
     from clearmargin.predict.pooled import POOLED_KEYS, pooled_row
 
     if output == "json":
         for prediction in predictions:
-            sys.stdout.write(json.dumps(pooled_row(prediction)) + "\n")
+            file.write(json.dumps(pooled_row(prediction)) + "\n")
     elif output == "csv":
-        writer = csv.DictWriter(sys.stdout, POOLED_KEYS, lineterminator="\n")
+        writer = csv.DictWriter(file, POOLED_KEYS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(map(pooled_row, predictions))
     else:
-        print(f"{'decision':<10} {'probability':>11} {'images':>7}  patient, slide")
+        print(f"{'decision':<10} {'probability':>11} {'images':>7}  patient, slide", file=file)
         for prediction in predictions:
             chance = "-" if prediction.probability is None else f"{prediction.probability:.4f}"
             names = ", ".join(one_line(name) for name in (prediction.patient_id, prediction.slide_id) if name)
-            print(f"{prediction.decision:<10} {chance:>11} {prediction.n_images:>7,}  {names or '-'}")
-
-
-def _write_json(predictions: Iterable[Prediction]) -> None:
-    from clearmargin.predict.predictor import prediction_row
-
-    for prediction in predictions:
-        sys.stdout.write(json.dumps(prediction_row(prediction)) + "\n")
-
-
-def _write_csv(predictions: Iterable[Prediction], *, similar: bool) -> None:
-    from clearmargin.predict.predictor import PREDICTION_KEYS, SIMILAR_KEY, prediction_row
-
-    keys = (*PREDICTION_KEYS, SIMILAR_KEY) if similar else PREDICTION_KEYS
-    writer = csv.DictWriter(sys.stdout, keys, lineterminator="\n")
-    writer.writeheader()
-    for prediction in predictions:
-        row = prediction_row(prediction)
-        writer.writerow(row | {SIMILAR_KEY: json.dumps(row[SIMILAR_KEY])} if similar else row)
-
-
-def _write_table(predictions: Iterable[Prediction]) -> None:
-    from clearmargin.predict.similar import similar_words
-
-    print(f"{'decision':<10} {'probability':>11}  path")
-    for prediction in predictions:
-        chance = "-" if prediction.probability is None else f"{prediction.probability:.4f}"
-        reason = f"  ({prediction.reason})" if prediction.reason else ""
-        print(f"{prediction.decision:<10} {chance:>11}  {one_line(prediction.record.path)}{one_line(reason)}")
-        if prediction.similar:
-            print(f"{'':<24}{one_line(similar_words(prediction.similar))}")
+            print(f"{prediction.decision:<10} {chance:>11} {prediction.n_images:>7,}  {names or '-'}", file=file)

@@ -102,12 +102,22 @@ def label_of_name(name: str) -> int | None:
     return None
 
 
+def image_of_mask(name: str) -> str | None:
+    """Of the name of a mask, …_mask or …_mask_1, that of its image, without extension; None for any other name.
+
+    >>> image_of_mask("a_mask_1.png"), image_of_mask("a.png")
+    ('a', None)
+    """
+    match = _MASK.match(name.rpartition(".")[0])
+    return match["image"] if match else None
+
+
 def find_masks(names: Iterable[str]) -> set[str]:
     """The names that are those of a mask, …_mask or …_mask_1, of another image among them.
 
     >>> find_masks(["a.png", "a_mask.png", "b_mask.png"])
     {'a_mask.png'}
     """
-    matches = {name: _MASK.match(name.rpartition(".")[0]) for name in names}
-    stems = {name.rpartition(".")[0] for name in matches}
-    return {name for name, match in matches.items() if match is not None and match["image"] in stems}
+    images = {name: image_of_mask(name) for name in names}
+    stems = {name.rpartition(".")[0] for name in images}
+    return {name for name, image in images.items() if image in stems}

@@ -10,7 +10,7 @@ network, so that whoever runs the ONNX file feeds plain uint8 images.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from clearmargin.images.limits import Limits, Pixels, Window
 from clearmargin.images.read import EncodedImage, read_encoded
-from clearmargin.settings import ImageSettings
 from clearmargin.types import Content
+
+if TYPE_CHECKING:
+    from clearmargin.settings import ImageSettings  # every setting there is, which a prediction should not wait for
 
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -135,6 +137,7 @@ def choose_preprocessing(
         sizes: (N, 2), width and height of the images, N at least 1.
         content: what the images show, where it is known.
 
+    >>> from clearmargin.settings import ImageSettings
     >>> choose_preprocessing(ImageSettings(), np.array([[50, 50], [50, 50], [50, 37]])).shape
     (50, 50, 3)
     >>> choose_preprocessing(ImageSettings(), np.array([[700, 460]])).shape

@@ -25,6 +25,7 @@ from PIL import (
 from clearmargin.errors import ImageError
 from clearmargin.images.complete import find_damage, signature_format
 from clearmargin.images.limits import Limits, Pixels
+from clearmargin.images.plain_png import decode_plain_png
 
 # The plug-ins imported above register themselves; only they may look at a file.
 _PLUGINS = (BmpImagePlugin, JpegImagePlugin, PngImagePlugin, PpmImagePlugin, TiffImagePlugin)
@@ -46,6 +47,9 @@ def decode_raster(data: bytes, name: str, limits: Limits = Limits()) -> tuple[Pi
     damage = find_damage(data)
     if damage is not None:
         raise ImageError(damage[0], name, damage[1])
+    plain = decode_plain_png(data)
+    if plain is not None and plain.shape[0] * plain.shape[1] <= limits.max_pixels:
+        return plain, "PNG"
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_size(image, name, limits)

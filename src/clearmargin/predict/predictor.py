@@ -1,18 +1,15 @@
 """The predictor: records in, predictions out, in order, one by one as they are ready.
 
 Calibration, threshold, abstention, pooling, context and preprocessing come from the bundle, never from the caller. An
-image that cannot be read is refused with the reason while the others go on. Memory is bounded by two batches; in
-context, a thumbnail is kept of each patch until the last of its slide has been read.
+image that cannot be read is refused with the reason while the others go on. Memory is bounded by a few batches; in
+context, a thumbnail is kept of each patch until the last of its slide has been read, and eight bytes of every image.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from functools import cached_property
-from itertools import islice
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +23,7 @@ from clearmargin.decision import probability
 from clearmargin.errors import BundleError, DataError, ImageError
 from clearmargin.images.fields import make_thumbnails
 from clearmargin.images.limits import Pixels
+from clearmargin.predict.batches import decide_in_batches
 from clearmargin.predict.context import cells_of, field_logits, find_slides
 from clearmargin.predict.pooled import pool_predictions
 from clearmargin.predict.records import record_of_path, records_of_rows
@@ -46,6 +44,11 @@ class Predictor:
         self.bundle = bundle
         self._session = self._open("model.onnx", bundle.model.preprocessing.shape)
         self._context = bundle.model.context
+
+    @property
+    def batch(self) -> int:
+        """How many images are decided together; the first of each batch stands at a multiple of it."""
+        return self._session.batch
 
     @cached_property
     def _field_session(self) -> Session:
@@ -116,7 +119,7 @@ class Predictor:
         """Predictions in the order of the records, each batch, or in context each slide, as soon as it is done.
 
         Args:
-            records: the images.
+            records: the images; in context they are gone through twice, and kept where that cannot be.
             context: where the bundle can and places are known, the neighbours of a patch count too.
             similar: so many training images that the network finds most like each come along.
 
@@ -125,16 +128,17 @@ class Predictor:
         """
         check_similar(similar)
         if context and self._context is not None:
-            records = list(records)
+            if isinstance(records, Iterator):  # what can be gone through twice need not be kept
+                records = list(records)
             slides = find_slides(records, self._context.grid.step)
             if (slides >= 0).any():
                 yield from self._predict_slides(records, slides, self._context, similar)
                 return
-        for chunk, images in self._batches(records):
-            yield from self._decide(chunk, images, similar)
+        for _, predictions in self._answers(records, similar):
+            yield from predictions
 
     def _predict_slides(
-        self, records: Sequence[Record], slides: NDArray[np.int64], context: Context, similar: int
+        self, records: Iterable[Record], slides: NDArray[np.int64], context: Context, similar: int
     ) -> Iterator[Prediction]:
         missing = np.bincount(slides[slides >= 0])
         waiting: dict[int, list[int]] = {}
@@ -142,8 +146,8 @@ class Predictor:
         thumbnails: dict[int, NDArray[np.uint8]] = {}
         ready: dict[int, Prediction] = {}
         row, following = 0, 0
-        for chunk, images in self._batches(records):
-            for prediction, image in zip(self._decide(chunk, images, similar), images, strict=True):
+        for images, predictions in self._answers(records, similar):
+            for prediction, image in zip(predictions, images, strict=True):
                 slide = int(slides[row])
                 if slide < 0:
                     ready[row] = prediction
@@ -181,23 +185,9 @@ class Predictor:
             for row, each in zip(rows, inside, strict=True)
         }
 
-    def _batches(self, records: Iterable[Record]) -> Iterator[tuple[list[Record], list[_Read]]]:
-        """The records batch by batch with their images, the next batch being read meanwhile."""
-        source, batch = iter(records), self._session.batch
-        chunk = list(islice(source, max(2, batch)))
-        if len(chunk) < 2:  # one image needs no threads
-            yield chunk, [self._read(record) for record in chunk]
-            return
-        pool = ThreadPoolExecutor(os.cpu_count())
-        try:
-            pending = [pool.submit(self._read, record) for record in chunk]
-            while chunk:
-                following = list(islice(source, batch))
-                ahead: list[Future[_Read]] = [pool.submit(self._read, record) for record in following]
-                yield chunk, [future.result() for future in pending]
-                chunk, pending = following, ahead
-        finally:
-            pool.shutdown(cancel_futures=True)  # who stops listening waits for no more than the reads under way
+    def _answers(self, records: Iterable[Record], similar: int) -> Iterator[tuple[list[_Read], list[Prediction]]]:
+        """The images of the records batch by batch, and what is said of each by itself."""
+        return decide_in_batches(records, self.batch, self._read, partial(self._decide, similar=similar))
 
     def pool(self, predictions: Iterable[Prediction], level: LevelName) -> list[PooledPrediction]:
         """One prediction for each slide or patient, in the order in which they first appear.

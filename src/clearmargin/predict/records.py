@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def record_of_path(path: str, *, frame: int | None = None) -> Record:
         path: of the image.
         frame: of a DICOM file with several, where the path names none.
     """
-    name = Path(path).name
+    name = os.path.basename(path)  # noqa: PTH119  (Path takes five times as long)
     facts, breakhis = parse_idc_name(name), parse_breakhis_name(name)
     if frame is not None and "#" not in name and starts_like_dicom(path):
         path = str(Place(path, frame))

@@ -1,4 +1,4 @@
-"""The network under ONNX Runtime: packed images in, logits and features out. Memory is bounded by one batch.
+"""The network under ONNX Runtime: packed images in, logits and features out, with memory for a few batches.
 
 A network is checked before it is loaded, and may ask for half of the machine's memory (`bundle/runtime.py`).
 """
@@ -6,6 +6,9 @@ A network is checked before it is loaded, and may ask for half of the machine's 
 from __future__ import annotations
 
 import math
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import onnxruntime
@@ -15,12 +18,15 @@ from clearmargin.bundle.runtime import open_network, run_network
 from clearmargin.errors import BundleError
 from clearmargin.images.fields import Fields
 
-MAX_BATCH = 256
-_MAX_BATCH_BYTES = 2**24
+MAX_BATCH = 32
+"""More are slower on the cores that were measured, because what the layers hand on no longer stays in the cache."""
+_MAX_BATCH_BYTES = 2**21
+_MAX_BYTES, _MAX_RUNS = 2**24, 8
+"""Of the batches that run side by side: what the layers hold of them bounds the memory."""
 
 
 class Session:
-    """Runs the ONNX file of a bundle on the CPU. Bounded by the matrix rate of the processor.
+    """Runs the ONNX file of a bundle on the CPU, from several threads at once. Bounded by its matrix rate.
 
     `image_shape` is (H, W, C) of the images that it takes, `batch` how many it takes at a time: fewer of
     large ones. `has_features` is False for the files of early versions, which give logits only.
@@ -31,7 +37,10 @@ class Session:
         self._name = name
         self._outputs, self.image_shape = _check_signature(self._session, name)
         self.has_features = len(self._outputs) == 2
-        self.batch = max(1, min(MAX_BATCH, _MAX_BATCH_BYTES // math.prod(self.image_shape)))
+        size = math.prod(self.image_shape)
+        self.batch = max(1, min(MAX_BATCH, _MAX_BATCH_BYTES // size))
+        self._at_once = max(1, min(_MAX_RUNS, os.cpu_count() or 1, _MAX_BYTES // (self.batch * size)))
+        self._runs = threading.BoundedSemaphore(self._at_once)
 
     def logits(self, images: NDArray[np.uint8] | Fields) -> NDArray[np.float32]:
         """(N,) logits of malignant.
@@ -60,8 +69,17 @@ class Session:
 
     def _run(self, images: NDArray[np.uint8] | Fields, names: list[str]) -> list[NDArray[np.float32]]:
         starts = range(0, len(images), self.batch)
-        batches = (np.ascontiguousarray(images[start : start + self.batch]) for start in starts)
-        outputs = [run_network(self._session, batch, self._name, outputs=names) for batch in batches]
+
+        def run(start: int) -> list[NDArray[np.float32]]:
+            batch = np.ascontiguousarray(images[start : start + self.batch])
+            with self._runs:
+                return run_network(self._session, batch, self._name, outputs=names)
+
+        if len(starts) == 1 or self._at_once == 1:
+            outputs = [run(start) for start in starts]
+        else:
+            with ThreadPoolExecutor(self._at_once) as pool:
+                outputs = list(pool.map(run, starts))
         joined = [np.concatenate(parts) for parts in zip(*outputs, strict=True)]
         for values in joined:
             if not np.isfinite(values).all():
