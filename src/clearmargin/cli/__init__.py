@@ -23,6 +23,7 @@ from clearmargin.cli.compare import compare
 from clearmargin.cli.demo import demo
 from clearmargin.cli.download import download
 from clearmargin.cli.evaluate import evaluate
+from clearmargin.cli.import_keras import import_keras
 from clearmargin.cli.optimism import optimism
 from clearmargin.cli.predict import predict
 from clearmargin.cli.report import report
@@ -42,6 +43,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "compare": compare,
     "optimism": optimism,
     "calibrate": calibrate,
+    "import-keras": import_keras,
     "download": download,
 }
 
