@@ -356,7 +356,8 @@ def import_keras(
     Args:
         file: of Keras; or of weights alone, and then `recipe` says whose.
         out: the bundle folder to make.
-        malignant_index: of two outputs, the one that is malignant; of one output, 1 if it is of malignant, 0 if of benign.
+        malignant_index: of two outputs, the one that is malignant; of one output, 1 if it is of malignant, 0 if of
+            benign.
         scale: pixels from 0 to 255 are multiplied by it, a number or a fraction such as "1/255"; 1/255 when None, or 1
             where the network rescales its pixels itself.
         offset: and this is added.

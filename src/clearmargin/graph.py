@@ -24,7 +24,7 @@ MAX_PARAMETERS = 2**29
 
 Shape = tuple[int, ...]
 
-_Name = Annotated[str, Field(pattern=r"\A[A-Za-z0-9_]{1,120}\Z")]
+_Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]{1,120}$")]
 _Side = Annotated[int, Field(ge=1, le=1024)]
 _Pair = tuple[_Side, _Side]
 _Channels = Annotated[int, Field(ge=1, le=2**20)]

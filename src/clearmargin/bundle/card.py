@@ -93,8 +93,8 @@ def _evidence(model: ModelFile) -> str:
         anew = model.lineage.recalibrated
         chosen = "" if anew is None else f" {_chosen_anew(anew)}"
         return (
-            f"None is known: the imported file holds no figures.{chosen} `clearmargin evaluate` measures it on images that it "
-            "was not trained on."
+            f"None is known: the imported file holds no figures.{chosen} `clearmargin evaluate` measures it on images "
+            "that it was not trained on."
         )
     return f"{_evaluated(model)} 95 % intervals are over {_resampled(metrics)}:\n\n{_figures(metrics)}"
 
@@ -102,8 +102,8 @@ def _evidence(model: ModelFile) -> str:
 def _validity(lineage: Lineage) -> str:
     if lineage.metrics is None:
         return (
-            "- Which patients, scanners and stains it was trained on is not known, so neither is where it holds: evaluate it "
-            "on your own images first."
+            "- Which patients, scanners and stains it was trained on is not known, so neither is where it holds: evaluate "
+            "it on your own images first."
         )
     return (
         "- The figures hold for patients, scanners and stains like those of the training data, and for images prepared "

@@ -70,7 +70,7 @@ class Recalibration(_Part):
 class Imported(_Part):
     """The file that a model was imported from; nothing else is known of where it comes from."""
 
-    file_sha256: Annotated[str, Field(pattern=r"\A[0-9a-f]{64}\Z")]
+    file_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     format: Literal["h5", "keras"]
     keras_version: Annotated[str, Field(max_length=40)] | None = None
     """That wrote the file, where it says."""

@@ -34,6 +34,8 @@ class Layer:
     """In a functional model, the inputs of each call."""
     model: Model | None = None
     trainable: bool = True
+    shared_id: int | None = None
+    """Of Keras 3: the same wherever one layer object is part of several models."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +100,14 @@ class _Reader:
             raise DataError(f"{self.path}: the name of a layer is no text. The file is damaged.")
         self._check_own(entry, name)
         calls = () if sequential else self._calls(entry.get("inbound_nodes"), name)
+        shared = identity if type(identity := entry.get("shared_object_id")) is int else None
         if kind in MODELS:
             nested = self.model(entry, name)
-            return Layer(kind, name, own, calls, nested, nested.trainable)
+            return Layer(kind, name, own, calls, nested, nested.trainable, shared)
         if not isinstance(config, dict):
             raise DataError(f"{self.path}: the layer '{one_line(name)}' has no config. The file is damaged.")
-        return Layer(kind, name, config, calls, trainable=config.get("trainable", True) is not False)
+        trainable = config.get("trainable", True) is not False
+        return Layer(kind, name, config, calls, trainable=trainable, shared_id=shared)
 
     def _check_own(self, entry: Mapping[str, Any], name: str) -> None:
         """Passes where every object in the description of a layer is one of Keras' own, as far as it says."""

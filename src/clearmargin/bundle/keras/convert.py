@@ -114,8 +114,8 @@ def _run(builder: Builder, model: Model, inputs: list[str], scope: Place, depth:
         return inputs
     if len(model.inputs) != len(inputs):
         raise DataError(
-            f"{builder.path}: the model '{one_line(model.name)}' takes {len(model.inputs)} inputs; one image is what can "
-            "be given."
+            f"{builder.path}: the model '{one_line(model.name)}' takes {len(model.inputs)} inputs; one image is what "
+            "can be given."
         )
     values: dict[tuple[str, int], list[str]] = {
         (source[0], source[1]): [name] for source, name in zip(model.inputs, inputs, strict=True)
@@ -253,7 +253,7 @@ def _take_head(builder: Builder, output: str) -> tuple[list[Node], Head]:
     values = math.prod(shape)
     if values > 2:
         raise DataError(
-            f"{path}: the model has {values:,} outputs of shape {shape}; one or two are needed, for benign and malignant."
+            f"{path}: the model has {values:,} outputs of shape {shape}; one or two are needed: benign, malignant."
         )
     by_name = {node.name: node for node in builder.nodes}
     node = by_name.get(output)

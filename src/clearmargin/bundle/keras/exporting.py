@@ -9,12 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from clearmargin.bundle.keras.configs import read_model
-from clearmargin.bundle.keras.convert import convert_model
-from clearmargin.bundle.keras.files import open_keras
+from clearmargin.bundle.keras.importing import read_network
 from clearmargin.bundle.keras.real import ask_keras
 from clearmargin.bundle.keras.trace import Traced, trace_model
-from clearmargin.bundle.keras.weights import read_tensors
 from clearmargin.bundle.keras.write import write_keras
 from clearmargin.bundle.read import Bundle
 from clearmargin.bundle.torch_model import load_torch_model
@@ -23,7 +20,6 @@ from clearmargin.files import write_whole
 from clearmargin.graph import INPUT, Graph, Rescale
 from clearmargin.images.preprocess import Preprocessing
 from clearmargin.models.contract import Deployed
-from clearmargin.models.graph import GraphClassifier, tensor_name
 
 MAX_DIFFERENCE = 1e-4
 SUFFIXES = (".h5", ".hdf5", ".keras")
@@ -42,8 +38,8 @@ class ExportedKeras:
 def export_keras(bundle: Bundle, path: Path, *, images: NDArray[np.uint8] | None = None) -> ExportedKeras:
     """Writes the network as `.h5` or `.keras`, by the name of the file; one that is there is replaced.
 
-    The model takes float RGB pixels divided by 255, (B, H, W, C), and gives what the recipe's author's does: a softmax over
-    (benign, malignant), or a sigmoid of malignant. Calibration, threshold and abstention stay in the bundle.
+    The model takes float RGB pixels divided by 255, (B, H, W, C), and gives what the recipe's author's does: a softmax
+    over (benign, malignant), or a sigmoid of malignant. Calibration, threshold and abstention stay in the bundle.
 
     Args:
         bundle: verified.
@@ -73,21 +69,6 @@ def export_keras(bundle: Bundle, path: Path, *, images: NDArray[np.uint8] | None
     return ExportedKeras(path, *said[0])
 
 
-def read_back(path: Path) -> GraphClassifier:
-    """The network of a Keras file as it stands, for pixels that are scaled as it wants them.
-
-    Raises:
-        DataError: not one that can be imported.
-    """
-    with open_keras(path) as file:
-        model = read_model(file.config, path)
-        converted = convert_model(model, path, keras=(3, 0))
-        tensors = read_tensors(file, model, converted, keras=(3, 0))
-    network = GraphClassifier(converted.graph)
-    network.load_state_dict({tensor_name(key): tensor for key, tensor in tensors.items()})
-    return network.eval()
-
-
 def _check(path: Path, images: NDArray[np.uint8], expected: NDArray[np.float32]) -> tuple[float, str]:
     """The largest difference of a logit from torch, and what the real Keras says.
 
@@ -96,7 +77,7 @@ def _check(path: Path, images: NDArray[np.uint8], expected: NDArray[np.float32])
     """
     pixels = torch.from_numpy(images).float().div(255)
     with torch.inference_mode():
-        actual = read_back(path)(pixels.permute(0, 3, 1, 2)).numpy()
+        actual = read_network(path).classifier()(pixels.permute(0, 3, 1, 2)).numpy()
     difference = float((np.abs(actual - expected) / np.maximum(1, np.abs(expected))).max())
     if not difference < MAX_DIFFERENCE:
         raise BundleError(
@@ -113,8 +94,8 @@ def _check(path: Path, images: NDArray[np.uint8], expected: NDArray[np.float32])
     )
     if not off < MAX_DIFFERENCE:
         raise BundleError(
-            f"the real Keras differs from torch by {off:.2e} in a probability (limit {MAX_DIFFERENCE:g}); nothing was written. "
-            "Please report the model and the versions."
+            f"the real Keras differs from torch by {off:.2e} in a probability (limit {MAX_DIFFERENCE:g}); nothing was "
+            "written. Please report the model and the versions."
         )
     return difference, f"Opened by the real Keras, probabilities differ by at most {off:.1e}."
 

@@ -1,7 +1,7 @@
 """What is in a Keras file: its description as JSON, and arrays whose shape is known before a byte of them is read.
 
-Only plain arrays of numbers are read. Links, external storage, virtual data sets, compound and object types, and filters
-that HDF5 would load as a plug-in are refused, and so are zip files whose members are not those that Keras writes.
+Only plain arrays of numbers are read. Links, external storage, virtual data sets, compound and object types, and
+filters that HDF5 would load as a plug-in are refused, and so are zip files whose members are not those that Keras writes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from clearmargin.errors import DataError, one_line
 
 Layout = Literal["layers", "store"]
-"""How arrays are filed: by the name of each layer (.h5), or in numbered places (.keras and .weights.h5)."""
+"""How arrays are filed: by the name of each layer (.h5), or in numbered places (.keras, .weights.h5)."""
 
 _MAX_FILE_BYTES = 4 * 2**30
 _MAX_CONFIG_BYTES = 16 * 2**20
@@ -279,7 +279,10 @@ def _describe_h5(path: Path, file: h5py.File) -> KerasFile:
 
 def _attribute(owner: h5py.Group, key: str, path: Path) -> Any:
     stored = h5py.h5a.open(owner.id, key.encode())
-    if stored.get_storage_size() > _MAX_CONFIG_BYTES or math.prod(stored.shape) > _MAX_NAMES:
+    size = math.prod(stored.shape)
+    if size == 0:
+        return []
+    if size > _MAX_NAMES or size * stored.dtype.itemsize > _MAX_CONFIG_BYTES:
         raise DataError(f"{path}: the attribute '{key}' is larger than the limit. The file is damaged.")
     if stored.dtype.kind not in "SOUf" or (stored.dtype.kind == "O" and h5py.check_string_dtype(stored.dtype) is None):
         raise DataError(f"{path}: the attribute '{key}' is no text. The file is damaged.")

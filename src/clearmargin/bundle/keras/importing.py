@@ -76,7 +76,9 @@ class ImportedModel:
 
 
 @dataclass(frozen=True, slots=True)
-class _Read:
+class KerasNetwork:
+    """The network of a file, with what is known of its pixels and its output."""
+
     graph: Graph
     tensors: dict[str, Tensor]
     head: Head
@@ -89,6 +91,12 @@ class _Read:
     """The file describes the network, so that Keras can open it."""
     inside: bool = False
     """Scale and offset are part of the network, which then gets pixels from 0 to 1."""
+
+    def classifier(self) -> GraphClassifier:
+        """The network with its weights, in evaluation mode."""
+        network = GraphClassifier(self.graph)
+        network.load_state_dict({tensor_name(key): tensor for key, tensor in self.tensors.items()})
+        return network.eval()
 
 
 def import_keras(
@@ -105,14 +113,10 @@ def import_keras(
     """
     check_new(out)
     listener.stage("read")
-    with open_keras(file) as opened:
-        read = _read(opened, options, listener)
+    read = read_network(file, options, listener=listener)
     digest = _hash(file)
     preprocessing = _preprocessing(read, options)
-    graph = read.graph
-    network = GraphClassifier(graph)
-    network.load_state_dict({tensor_name(key): tensor for key, tensor in read.tensors.items()})
-    network.eval()
+    network = read.classifier()
     listener.stage("export")
     images = np.random.default_rng(0).integers(0, 256, (_CHECKED_IMAGES, *preprocessing.shape), dtype=np.uint8)
     _check_finite(network, preprocessing, images, file)
@@ -121,9 +125,21 @@ def import_keras(
         file, read, network, bgr=options.channels == "bgr", preprocessing=preprocessing, images=images
     )
     listener.note(compared)
-    model = _model_file(read, graph, preprocessing, digest)
+    model = _model_file(read, preprocessing, digest)
     write_bundle(out, model, Network(network.state_dict(), onnx))
     return ImportedModel(out, model, read.head, difference, compared)
+
+
+def read_network(
+    file: Path, options: ImportOptions = ImportOptions(), *, listener: Listener = Listener()
+) -> KerasNetwork:
+    """The network of a Keras file.
+
+    Raises:
+        DataError: not a file that can be read, or not a network from one image to benign or malignant; names the layer.
+    """
+    with open_keras(file) as opened:
+        return _read(opened, options, listener)
 
 
 def parse_version(text: str | None) -> tuple[int, int]:
@@ -136,14 +152,14 @@ def parse_version(text: str | None) -> tuple[int, int]:
     return (int(found[1]), int(found[2])) if found else (1, 0)
 
 
-def _read(file: KerasFile, options: ImportOptions, listener: Listener) -> _Read:
+def _read(file: KerasFile, options: ImportOptions, listener: Listener) -> KerasNetwork:
     bgr = options.channels == "bgr"
     if file.config is None:
         graph, tensors, own_scale, own_offset = read_by_recipe(file, options.recipe, size=options.size, bgr=bgr)
         graph = graph.model_copy(update={"malignant": options.malignant_index})
         head: Head = "softmax" if graph.output == (2,) else "sigmoid"
         scale, offset = (own_scale, own_offset) if options.scale is None else (options.scale, options.offset)
-        return _Read(graph, tensors, head, False, scale, offset, file.keras_version, file.format, whole=False)
+        return KerasNetwork(graph, tensors, head, False, scale, offset, file.keras_version, file.format, whole=False)
     if options.recipe is not None:
         listener.note(f"The file describes its network itself; the recipe '{options.recipe}' is not needed.")
     model = read_model(file.config, file.path)
@@ -170,7 +186,7 @@ def _read(file: KerasFile, options: ImportOptions, listener: Listener) -> _Read:
     if inside:
         converted = convert((float(scale * 255), float(offset)))
     tensors = read_tensors(file, model, converted, keras=keras)
-    return _Read(
+    return KerasNetwork(
         converted.graph,
         tensors,
         converted.head,
@@ -183,7 +199,7 @@ def _read(file: KerasFile, options: ImportOptions, listener: Listener) -> _Read:
     )
 
 
-def _preprocessing(read: _Read, options: ImportOptions) -> Preprocessing:
+def _preprocessing(read: KerasNetwork, options: ImportOptions) -> Preprocessing:
     """Value * scale + offset = (value / 255 - mean) / std."""
     if read.scale <= 0:
         raise DataError("--scale must be above 0: pixels are multiplied by it.")
@@ -214,7 +230,7 @@ def _check_finite(
 
 def _compare(
     file: Path,
-    read: _Read,
+    read: KerasNetwork,
     network: GraphClassifier,
     *,
     bgr: bool,
@@ -255,7 +271,7 @@ def _compare(
     )
 
 
-def _difference(answer: Answer, ours: NDArray[np.float32], read: _Read) -> float | None:
+def _difference(answer: Answer, ours: NDArray[np.float32], read: KerasNetwork) -> float | None:
     if answer.outputs is None:
         return None
     outputs = answer.outputs.reshape(len(ours), -1)
@@ -270,10 +286,10 @@ def _difference(answer: Answer, ours: NDArray[np.float32], read: _Read) -> float
     return float(np.abs(values - ours).max())
 
 
-def _model_file(read: _Read, graph: Graph, preprocessing: Preprocessing, digest: str) -> ModelFile:
+def _model_file(read: KerasNetwork, preprocessing: Preprocessing, digest: str) -> ModelFile:
     point = OperatingPoint("assumed", "0.5, because the imported file holds no threshold", 0.5, chosen_on="no data")
     return ModelFile(
-        architecture=Architecture(name=IMPORTED, parameters=graph.parameters, graph=graph),
+        architecture=Architecture(name=IMPORTED, parameters=read.graph.parameters, graph=read.graph),
         preprocessing=preprocessing,
         temperature=1.0,
         operating_points={point.name: point},

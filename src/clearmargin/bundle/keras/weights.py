@@ -159,6 +159,7 @@ def _in_store(file: KerasFile, model: Model) -> dict[Place, list[Stored]]:
     """Layers are numbered by their class, each model for itself: `layers/conv2d_1`."""
     arrays = file.store_arrays()
     found: dict[Place, list[Stored]] = {}
+    places: dict[tuple[int, str], str] = {}
 
     def walk(model: Model, prefix: str, scope: Place) -> None:
         numbers: dict[str, int] = {}
@@ -167,6 +168,8 @@ def _in_store(file: KerasFile, model: Model) -> dict[Place, list[Stored]]:
             number = numbers.get(base, -1) + 1
             numbers[base] = number
             at = f"{prefix}layers/{base}" + (f"_{number}" if number else "")
+            if layer.shared_id is not None:  # an object that is in several models is kept where it is met first
+                at = places.setdefault((layer.shared_id, layer.kind), at)
             if layer.model is not None:
                 walk(layer.model, f"{at}/", (*scope, layer.name))
             elif at in arrays:
@@ -194,7 +197,12 @@ def _in_layers(file: KerasFile, model: Model, converted: Converted) -> dict[Plac
         taken: dict[Place, list[tuple[int, Stored]]] = {}
         for (place, position), each in zip(wanted, stored, strict=True):
             own = converted.arrays[place][position].name
-            if (said := _parameter(each.name)) in _NAMES and own in _NAMES and said != own:
+            if (
+                (said := _parameter(each.name)) in _NAMES
+                and own in _NAMES
+                and said != own
+                and own != f"depthwise_{said}"
+            ):
                 raise DataError(
                     f"{file.path}: '{each.name}' stands where '{own}' of the layer '{one_line(place[-1])}' is expected, so "
                     "the order of the weights is not known. Save the model as .keras."

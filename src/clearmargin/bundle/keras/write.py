@@ -342,8 +342,8 @@ def _write_h5(path: Path, layers: Sequence[_Layer], _: object) -> None:
                 "batch_input_shape": [None, *layer.shape],
                 "sparse": False,
             }
-        inbound = [[[name, call, 0, {}] for name, call in taken] for taken in layer.calls]
-        entries.append({"class_name": layer.kind, "name": layer.name, "config": config, "inbound_nodes": inbound})
+        calls = [[[name, call, 0, {}] for name, call in taken] for taken in layer.calls]
+        entries.append({"class_name": layer.kind, "name": layer.name, "config": config, "inbound_nodes": calls})
     model = {"class_name": "Functional", "config": _model_config(entries)}
     with h5py.File(path, "w", track_order=True) as file:
         file.attrs["keras_version"] = _H5_VERSION
@@ -382,7 +382,7 @@ def _write_zip(path: Path, layers: Sequence[_Layer], shapes: Mapping[tuple[str, 
         if layer.shape is not None:
             config = {"name": layer.name, "dtype": "float32", "batch_shape": [None, *layer.shape], "sparse": False}
         several = layer.kind in _TAKES_SEVERAL
-        calls = [
+        calls: list[dict[str, Any]] = [
             {"args": [[tensor(each) for each in taken]] if several else [tensor(taken[0])], "kwargs": {}}
             for taken in layer.calls
         ]
@@ -395,7 +395,7 @@ def _write_zip(path: Path, layers: Sequence[_Layer], shapes: Mapping[tuple[str, 
             "inbound_nodes": calls,
         })  # fmt: skip
     model = {
-        "module": "keras",
+        "module": "keras.src.models.functional",
         "class_name": "Functional",
         "config": _model_config(entries),
         "registered_name": "Functional",
