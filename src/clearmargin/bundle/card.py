@@ -102,8 +102,8 @@ def _evidence(model: ModelFile) -> str:
 def _validity(lineage: Lineage) -> str:
     if lineage.metrics is None:
         return (
-            "- Which patients, scanners and stains it was trained on is not known, so neither is where it holds: evaluate "
-            "it on your own images first."
+            "- Which patients, scanners and stains it was trained on is not known, so neither is where it holds: "
+            "evaluate it on your own images first."
         )
     return (
         "- The figures hold for patients, scanners and stains like those of the training data, and for images prepared "

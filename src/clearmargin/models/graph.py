@@ -1,6 +1,6 @@
 """A network that is described by a graph, computed by torch with Keras' meaning of every layer.
 
-Maps are (B, C, H, W) here, everything else is in Keras' order; a layer that mixes the axes of a map turns it round first.
+Maps are (B, C, H, W) here, everything else is in Keras' order; a layer that mixes the axes of a map turns it round.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ _FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 class GraphClassifier(Classifier):
     """The network of a graph, its weights zero until they are loaded under the names that `tensor_name` gives.
 
-    Features are the last map that every path goes through, before the pooling and dropout that follow it; where none is, the
-    image itself.
+    Features are the last map that every path goes through, before the pooling and dropout that follow it; where none
+    is, the image itself.
     """
 
     def __init__(self, graph: Graph) -> None:

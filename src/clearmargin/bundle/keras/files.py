@@ -1,7 +1,7 @@
 """What is in a Keras file: its description as JSON, and arrays whose shape is known before a byte of them is read.
 
 Only plain arrays of numbers are read. Links, external storage, virtual data sets, compound and object types, and
-filters that HDF5 would load as a plug-in are refused, and so are zip files whose members are not those that Keras writes.
+filters that HDF5 would load as a plug-in are refused, and so are zip files with other members than Keras writes.
 """
 
 from __future__ import annotations

@@ -71,8 +71,8 @@ def read_by_recipe(
             what = "nothing more" if found is None else f"'{one_line(found.name)}' of shape {found.shape}"
             raise DataError(
                 f"{file.path}: does not fit the recipe '{recipe}' for images of {chosen[0]}×{chosen[1]} pixels: where "
-                f"'{str(array.key).partition('.')[0]}' needs its {array.name} of shape {array.shape}, the file has {what}. "
-                "Give another --recipe or --size, or save the whole model."
+                f"'{str(array.key).partition('.')[0]}' needs its {array.name} of shape {array.shape}, the file has "
+                f"{what}. Give another --recipe or --size, or save the whole model."
             )
         tensors[array.key] = torch.from_numpy(to_torch(array, found.read()))
     if len(stored) > len(expected):

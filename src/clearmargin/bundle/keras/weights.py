@@ -51,8 +51,8 @@ def read_tensors(file: KerasFile, model: Model, converted: Converted, *, keras: 
     old_kernels = keras[0] == 1 and converted.channels_first
     if old_kernels and file.backend is None:
         raise DataError(
-            f"{file.path}: was written by Keras 1 with the channels first, and does not say under which backend, so its "
-            "kernels can be read in two ways. Load and save it with a later Keras."
+            f"{file.path}: was written by Keras 1 with the channels first, and does not say under which backend, so "
+            "its kernels can be read in two ways. Load and save it with a later Keras."
         )
     for place, expected in converted.arrays.items():
         stored = places.get(place)
@@ -191,21 +191,16 @@ def _in_layers(file: KerasFile, model: Model, converted: Converted) -> dict[Plac
         wanted = _ordered(layer, (layer.name,), converted)
         if len(wanted) != len(stored):
             raise DataError(
-                f"{file.path}: the nested model '{one_line(layer.name)}' has {len(stored)} arrays of weights, and needs "
-                f"{len(wanted)}. The file is damaged."
+                f"{file.path}: the nested model '{one_line(layer.name)}' has {len(stored)} arrays of weights, and "
+                f"needs {len(wanted)}. The file is damaged."
             )
         taken: dict[Place, list[tuple[int, Stored]]] = {}
         for (place, position), each in zip(wanted, stored, strict=True):
             own = converted.arrays[place][position].name
-            if (
-                (said := _parameter(each.name)) in _NAMES
-                and own in _NAMES
-                and said != own
-                and own != f"depthwise_{said}"
-            ):
+            if (said := _parameter(each.name)) in _NAMES and own in _NAMES and own not in {said, f"depthwise_{said}"}:
                 raise DataError(
-                    f"{file.path}: '{each.name}' stands where '{own}' of the layer '{one_line(place[-1])}' is expected, so "
-                    "the order of the weights is not known. Save the model as .keras."
+                    f"{file.path}: '{each.name}' stands where '{own}' of the layer '{one_line(place[-1])}' is expected, "
+                    "so the order of the weights is not known. Save the model as .keras."
                 )
             taken.setdefault(place, []).append((position, each))
         for place, pairs in taken.items():

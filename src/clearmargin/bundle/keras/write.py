@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -123,7 +123,44 @@ def _layers(graph: Graph, tensors: Mapping[str, Tensor]) -> tuple[list[_Layer], 
         layers[name] = _Layer(step.kind, name, dict(step.config), [taken], arrays)
         shapes[name, 0] = graph.output
         values[graph.nodes[-1].name] = (name, 0)
-    return list(layers.values()), shapes
+    return _in_keras_order(layers), shapes
+
+
+def _in_keras_order(layers: Mapping[str, _Layer]) -> list[_Layer]:
+    """The layers as Keras will list them: it takes weights by place in this list, not by name.
+
+    That is by depth, what is most calls away from the output first, and for one depth as a search from the output
+    meets them.
+    """
+    met: dict[str, int] = {}
+    finished: list[tuple[str, int]] = []
+    stack: list[tuple[tuple[str, int], Iterator[tuple[str, int]]]] = []
+
+    def visit(call: tuple[str, int]) -> None:
+        met.setdefault(call[0], len(met))
+        calls = layers[call[0]].calls
+        stack.append((call, iter(calls[call[1]] if calls else ())))
+
+    visit((OUTPUT, 0))
+    seen = {(OUTPUT, 0)}
+    while stack:
+        call, sources = stack[-1]
+        following = next((source for source in sources if source not in seen), None)
+        if following is None:
+            finished.append(call)
+            stack.pop()
+        else:
+            seen.add(following)
+            visit(following)
+    depths: dict[tuple[str, int], int] = {}
+    deepest: dict[str, int] = {}
+    for call in reversed(finished):
+        name, number = call
+        depth = max(depths.get(call, 0), deepest.get(name, 0))
+        deepest[name] = depths[call] = depth
+        for source in layers[name].calls[number] if layers[name].calls else ():
+            depths[source] = max(depth + 1, depths.get(source, 0))
+    return sorted(layers.values(), key=lambda layer: (-deepest[layer.name], met[layer.name]))
 
 
 def _head(graph: Graph) -> list[_Step]:
