@@ -111,9 +111,9 @@ class _Reader:
 
     def _check_own(self, entry: Mapping[str, Any], name: str) -> None:
         """Passes where every object in the description of a layer is one of Keras' own, as far as it says."""
-        todo: list[Any] = [
-            {key: value for key, value in entry.items() if key not in ("inbound_nodes", "compile_config")}
-        ]
+        # The layers of a model are checked one by one, under their own names.
+        skipped = ("inbound_nodes", "compile_config", *(("config",) if entry.get("class_name") in MODELS else ()))
+        todo: list[Any] = [{key: value for key, value in entry.items() if key not in skipped}]
         while todo:
             value = todo.pop()
             if isinstance(value, list):

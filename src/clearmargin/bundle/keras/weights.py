@@ -197,10 +197,11 @@ def _in_layers(file: KerasFile, model: Model, converted: Converted) -> dict[Plac
         taken: dict[Place, list[tuple[int, Stored]]] = {}
         for (place, position), each in zip(wanted, stored, strict=True):
             own = converted.arrays[place][position].name
-            if (said := _parameter(each.name)) in _NAMES and own in _NAMES and own not in {said, f"depthwise_{said}"}:
+            said = _parameter(each.name)
+            if {said, own} <= _NAMES and own not in {said, f"depthwise_{said}"}:
                 raise DataError(
-                    f"{file.path}: '{each.name}' stands where '{own}' of the layer '{one_line(place[-1])}' is expected, "
-                    "so the order of the weights is not known. Save the model as .keras."
+                    f"{file.path}: '{each.name}' stands where '{own}' of the layer '{one_line(place[-1])}' is "
+                    "expected, so the order of the weights is not known. Save the model as .keras."
                 )
             taken.setdefault(place, []).append((position, each))
         for place, pairs in taken.items():
