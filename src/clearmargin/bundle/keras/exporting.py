@@ -19,7 +19,7 @@ from clearmargin.errors import BundleError, UsageError
 from clearmargin.files import write_whole
 from clearmargin.graph import INPUT, Graph, Rescale
 from clearmargin.images.preprocess import Preprocessing
-from clearmargin.models.contract import Deployed
+from clearmargin.models.contract import Classifier, Deployed
 
 MAX_DIFFERENCE = 1e-4
 SUFFIXES = (".h5", ".hdf5", ".keras")
@@ -50,10 +50,15 @@ def export_keras(bundle: Bundle, path: Path, *, images: NDArray[np.uint8] | None
         UsageError: another suffix, or a network that Keras has no layers for.
         BundleError: what was written computes something else than the bundle; nothing is left.
     """
+    return write_checked(path, load_torch_model(bundle), bundle.model.preprocessing, images=images)
+
+
+def write_checked(
+    path: Path, model: Classifier, spec: Preprocessing, *, images: NDArray[np.uint8] | None = None
+) -> ExportedKeras:
+    """As `export_keras`, of a model in evaluation mode that sees what the spec gives."""
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"{path}: give a name that ends in .keras or .h5.")
-    spec = bundle.model.preprocessing
-    model = load_torch_model(bundle)
     traced = _with_scaling(trace_model(model, spec.shape), spec)
     random = np.random.default_rng(0).integers(0, 256, (_RANDOM_IMAGES, *spec.shape), dtype=np.uint8)
     checked = random if images is None else np.concatenate([images, random])
