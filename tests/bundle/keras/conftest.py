@@ -57,7 +57,8 @@ def stir(model: Any, seed: int = 0) -> None:
         elif "gamma" in name:
             values = generator.uniform(0.7, 1.3, shape)
         elif "kernel" in name:
-            values = generator.normal(0, 1.2 / np.sqrt(max(1, np.prod(shape[:-1]))), shape)
+            inputs = np.prod(shape[:2] if "depthwise" in weight.path else shape[:-1])
+            values = generator.normal(0, 1.2 / np.sqrt(inputs), shape)
         else:
             values = generator.normal(0, 0.2, shape)
         weight.assign(values.astype(np.float32))
