@@ -52,6 +52,12 @@ def predict(
     predictor = load_bundle(bundle)
     if predictor.bundle.model.lineage.stamp:
         print(f"Note: this model's figures come from an {predictor.bundle.model.lineage.stamp}.", file=sys.stderr)
+    lineage = predictor.bundle.model.lineage
+    if lineage.imported is not None and lineage.recalibrated is None:
+        print(
+            "Note: this model was imported, so its threshold of 0.5 is assumed; 'clearmargin calibrate' chooses one.",
+            file=sys.stderr,
+        )
     if predictor.bundle.model.content == "lesion":
         print(f"Note: {_CROPS_ONLY}", file=sys.stderr)
     total, refused, in_context, placed = 0, 0, 0, 0

@@ -97,7 +97,9 @@ def test_every_command_takes_it(
     assert main(["predict", str(tmp_path / "new"), str(data), "--format", "json"]) == 0
     captured = capsys.readouterr()
     assert len(captured.out.splitlines()) == 64
-    assert "optimistic" not in captured.err
+    assert "Note" not in captured.err
+    assert main(["predict", str(bundle), str(data)]) == 0
+    assert "its threshold of 0.5 is assumed" in capsys.readouterr().err
 
 
 def test_a_graph_that_someone_signed_anew_is_checked(bundle: Path, tmp_path: Path) -> None:

@@ -47,8 +47,10 @@ def test_weights_of_cancernet_in_every_layout(keras: Any, tmp_path: Path) -> Non
     options = ImportOptions(recipe="cancernet", size=SIZE)
     with quietly():
         model.save_weights(tmp_path / "new.weights.h5")
+    with quietly():
+        arrays = {weight.path: keras.ops.convert_to_numpy(weight) for weight in model.weights}
     legacy = {
-        layer.name: [(weight.path, keras.ops.convert_to_numpy(weight)) for weight in layer.weights]
+        layer.name: [(weight.path, arrays[weight.path]) for weight in layer.weights]
         for layer in model.layers
     }
     write_old(tmp_path / "old.h5", None, legacy)
