@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.bundle.keras.conftest import keras_probabilities, our_probabilities, pixels_for, quietly, stir
-from tests.bundle.keras.zoo import MODELS
+from tests.bundle.keras.zoo import MODELS, random_chain
 
 from clearmargin.bundle.keras.importing import read_network
 from clearmargin.bundle.keras.layers import READERS
@@ -41,6 +41,20 @@ def test_a_model_of_keras_gives_the_same_probabilities_here_and_back_in_keras(
         with quietly():
             opened = keras.models.load_model(back, compile=False)
         np.testing.assert_allclose(keras_probabilities(opened, pixels), expected, atol=_TOLERANCE)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_chains_give_the_same_probabilities(keras: Any, seed: int, tmp_path: Path) -> None:
+    with quietly():
+        model = random_chain(keras, seed)
+        stir(model)
+        model.save(tmp_path / "a.h5")
+        model.save(tmp_path / "a.keras")
+    pixels = pixels_for(model)
+    expected = keras_probabilities(model, pixels)
+    for name in ("a.h5", "a.keras"):
+        network = read_network(tmp_path / name).classifier()
+        np.testing.assert_allclose(our_probabilities(network, pixels), expected, atol=_TOLERANCE)
 
 
 def test_the_zoo_has_every_layer_that_keras_3_has_and_we_know(keras: Any) -> None:

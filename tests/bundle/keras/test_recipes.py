@@ -49,10 +49,7 @@ def test_weights_of_cancernet_in_every_layout(keras: Any, tmp_path: Path) -> Non
         model.save_weights(tmp_path / "new.weights.h5")
     with quietly():
         arrays = {weight.path: keras.ops.convert_to_numpy(weight) for weight in model.weights}
-    legacy = {
-        layer.name: [(weight.path, arrays[weight.path]) for weight in layer.weights]
-        for layer in model.layers
-    }
+    legacy = {layer.name: [(weight.path, arrays[weight.path]) for weight in layer.weights] for layer in model.layers}
     write_old(tmp_path / "old.h5", None, legacy)
     for name in ("new.weights.h5", "old.h5"):
         network = read_network(tmp_path / name, options)

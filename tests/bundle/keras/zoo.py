@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 SHAPE = (13, 11, 3)
@@ -178,3 +180,45 @@ MODELS: dict[str, Callable[[Any], Any]] = {
         wholly_frozen, activation_layers,
     )
 }  # fmt: skip
+
+
+def random_chain(keras: Any, seed: int) -> Any:
+    """A chain of six layers of any kinds, with any of their options, on an image of any size; the same for one seed."""
+    draw = random.Random(seed)
+    layers = keras.layers
+    shape = (draw.randint(9, 16), draw.randint(9, 16), draw.choice((1, 3)))
+
+    def padding() -> str:
+        return draw.choice(("same", "valid"))
+
+    def window() -> tuple[int, int]:
+        return draw.randint(1, 3), draw.randint(1, 3)
+
+    def separable() -> Any:
+        stride, bias = draw.randint(1, 2), draw.random() < 0.5
+        return layers.SeparableConv2D(4, window(), strides=stride, padding=padding(), use_bias=bias)
+
+    choices: list[Callable[[], Any]] = [
+        lambda: layers.Conv2D(draw.randint(1, 5), window(), strides=window(), padding=padding()),
+        lambda: layers.Conv2D(4, window(), dilation_rate=draw.randint(1, 2), padding=padding(), activation="tanh"),
+        separable,
+        lambda: layers.DepthwiseConv2D(window(), padding=padding(), depth_multiplier=draw.randint(1, 3)),
+        lambda: layers.MaxPooling2D(window(), strides=window(), padding=padding()),
+        lambda: layers.AveragePooling2D(window(), strides=window(), padding=padding()),
+        lambda: layers.BatchNormalization(center=draw.random() < 0.5, scale=draw.random() < 0.5),
+        lambda: layers.Activation(draw.choice(FUNCTIONS)),
+        lambda: layers.ZeroPadding2D((window(), window())),
+        lambda: layers.UpSampling2D(window(), interpolation=draw.choice(("nearest", "bilinear"))),
+        lambda: layers.Dense(3, activation=draw.choice(FUNCTIONS)),
+        layers.LayerNormalization,
+    ]
+    image = keras.Input(shape)
+    hidden = image
+    for _ in range(6):
+        layer = draw.choice(choices)()
+        with suppress(ValueError):  # too little is left of the map for this one
+            if min(layer.compute_output_shape(tuple(hidden.shape))[1:]) >= 1:
+                hidden = layer(hidden)
+    flat = draw.choice((layers.Flatten, layers.GlobalAveragePooling2D))()(hidden)
+    units, activation = draw.choice(((1, "sigmoid"), (2, "softmax")))
+    return keras.Model(image, layers.Dense(units, activation=activation)(flat))
