@@ -370,8 +370,8 @@ def import_keras(
     Raises:
         ClearmarginError: one line with what, where and the fix; a layer that is not known is named.
     """
-    from clearmargin.bundle.keras.importing import ImportOptions  # noqa: PLC0415
     from clearmargin.bundle.keras.importing import import_keras as run  # noqa: PLC0415
+    from clearmargin.bundle.keras.network import ImportOptions  # noqa: PLC0415
 
     options = ImportOptions(
         malignant_index=malignant_index,

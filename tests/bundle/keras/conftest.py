@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from clearmargin.bundle.keras import exporting, importing
+from clearmargin.bundle.keras.network import read_network
 from clearmargin.bundle.keras.real import Answer
 
 
@@ -38,12 +39,13 @@ def keras(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture
 def no_keras(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keras is as if not installed, so that an import does not wait for it."""
+    """Keras is as if not installed, and files are read in this process, so that an import waits for no child."""
 
     def absent(path: Path, pixels: NDArray[np.float32]) -> Answer:
         return Answer(None, "Keras is not installed", installed=False)
 
     monkeypatch.setattr(importing, "ask_keras", absent)
+    monkeypatch.setattr(importing, "read_isolated", read_network)  # a child takes seconds to start
     monkeypatch.setattr(exporting, "ask_keras", absent)
 
 

@@ -16,7 +16,7 @@ from tests.bundle.small_bundle import lived_model, pictures
 
 from clearmargin.bundle.keras import exporting, write
 from clearmargin.bundle.keras.exporting import export_keras, write_checked
-from clearmargin.bundle.keras.importing import ImportOptions, read_network
+from clearmargin.bundle.keras.network import ImportOptions, read_network
 from clearmargin.bundle.keras.real import Answer
 from clearmargin.bundle.read import Bundle
 from clearmargin.errors import BundleError, UsageError

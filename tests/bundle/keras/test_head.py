@@ -10,7 +10,7 @@ import pytest
 import torch
 from tests.bundle.keras.files import Array, functional, sequential, write_old
 
-from clearmargin.bundle.keras.importing import ImportOptions, read_network
+from clearmargin.bundle.keras.network import ImportOptions, read_network
 from clearmargin.errors import DataError
 
 PIXELS = np.random.default_rng(2).uniform(0, 1, (3, 4, 4, 3)).astype(np.float32)

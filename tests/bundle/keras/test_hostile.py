@@ -16,7 +16,7 @@ import pytest
 from tests.bundle.keras.files import functional, small, write_old, write_small
 
 from clearmargin.bundle.keras import files
-from clearmargin.bundle.keras.importing import read_network
+from clearmargin.bundle.keras.network import read_network
 from clearmargin.bundle.keras.write import write_keras
 from clearmargin.errors import DataError
 

@@ -17,7 +17,7 @@ from tests.bundle.small_bundle import sign
 
 import clearmargin
 from clearmargin.bundle.keras import importing
-from clearmargin.bundle.keras.importing import read_network
+from clearmargin.bundle.keras.network import read_network
 from clearmargin.bundle.keras.real import Answer
 from clearmargin.bundle.keras.write import write_keras
 from clearmargin.bundle.read import read_bundle
@@ -33,6 +33,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     absent = Answer(None, "Keras is not installed", installed=False)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(importing, "ask_keras", lambda path, pixels: absent)
+        patch.setattr(importing, "read_isolated", read_network)
         clearmargin.import_keras(write_small(root / "model.h5"), root / "bundle", scale="1/255")
     return root / "bundle"
 
@@ -199,6 +200,7 @@ def test_where_keras_cannot_open_the_file_its_rebuild_is_compared(
         return Answer(torch.sigmoid(logits).numpy())
 
     monkeypatch.setattr(importing, "ask_keras", ask)
+    monkeypatch.setattr(importing, "read_isolated", read_network)
     monkeypatch.setattr(importing, "export_onnx", lambda *given: b"onnx")
     made = clearmargin.import_keras(path, tmp_path / "bundle", offset="0.5")
     assert [file.suffix for file in asked] == [".h5", ".keras"]

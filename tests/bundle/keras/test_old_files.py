@@ -11,7 +11,7 @@ import pytest
 from tests.bundle.keras.conftest import our_probabilities
 from tests.bundle.keras.files import Array, functional, sequential, small, write_old, write_small
 
-from clearmargin.bundle.keras.importing import ImportOptions, read_network
+from clearmargin.bundle.keras.network import ImportOptions, read_network
 from clearmargin.errors import DataError
 
 PIXELS = np.random.default_rng(2).uniform(0, 1, (3, 8, 8, 3)).astype(np.float32)

@@ -10,8 +10,8 @@ import pytest
 from tests.bundle.keras.conftest import keras_probabilities, our_probabilities, pixels_for, quietly, stir
 from tests.bundle.keras.zoo import MODELS, random_chain
 
-from clearmargin.bundle.keras.importing import read_network
 from clearmargin.bundle.keras.layers import READERS
+from clearmargin.bundle.keras.network import read_network
 from clearmargin.bundle.keras.write import write_keras
 
 _TOLERANCE = 1e-5

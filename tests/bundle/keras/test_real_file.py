@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tests.bundle.keras.conftest import keras_probabilities, our_probabilities, quietly
 
-from clearmargin.bundle.keras.importing import ImportOptions, read_network
+from clearmargin.bundle.keras.network import ImportOptions, read_network
 from clearmargin.bundle.keras.write import write_keras
 from clearmargin.errors import DataError
 from clearmargin.images.preprocess import Preprocessing

@@ -10,7 +10,7 @@ import pytest
 from tests.bundle.keras.conftest import keras_probabilities, our_probabilities, pixels_for, quietly, stir
 from tests.bundle.keras.files import small, write_old
 
-from clearmargin.bundle.keras.importing import ImportOptions, read_network
+from clearmargin.bundle.keras.network import ImportOptions, read_network
 from clearmargin.errors import DataError, UnknownName, UsageError
 
 SIZE = (20, 20)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from clearmargin.bundle.keras.importing import read_network
+from clearmargin.bundle.keras.network import read_network
 from clearmargin.bundle.keras.real import ask_keras
 from clearmargin.bundle.keras.trace import Traced, trace_model
 from clearmargin.bundle.keras.write import write_keras

@@ -4,64 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import re
 import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from clearmargin import __version__
 from clearmargin.bundle.export import export_onnx
-from clearmargin.bundle.keras.configs import read_model
-from clearmargin.bundle.keras.convert import Converted, Head, convert_model
-from clearmargin.bundle.keras.files import KerasFile, open_keras
+from clearmargin.bundle.keras.convert import Head
+from clearmargin.bundle.keras.isolate import read_isolated
+from clearmargin.bundle.keras.network import DEFAULT_SCALE, ImportOptions, KerasNetwork
 from clearmargin.bundle.keras.real import Answer, ask_keras
-from clearmargin.bundle.keras.recipes import read_by_recipe
-from clearmargin.bundle.keras.weights import read_tensors
 from clearmargin.bundle.keras.write import write_keras
 from clearmargin.bundle.schema import IMPORTED, Architecture, Imported, Lineage, ModelFile
 from clearmargin.bundle.write import Network, check_new, write_bundle
 from clearmargin.errors import DataError
-from clearmargin.graph import Graph
 from clearmargin.images.preprocess import Preprocessing
 from clearmargin.models.contract import Deployed, normalise, scale_pixels
-from clearmargin.models.graph import GraphClassifier, tensor_name
+from clearmargin.models.graph import GraphClassifier
 from clearmargin.types import Listener, OperatingPoint
 
 _CHECKED_IMAGES = 8
 _UNKNOWN = "the file that the model was imported from holds no rule for it"
-_DEFAULT_SCALE = Fraction(1, 255)
-
-
-@dataclass(frozen=True, slots=True)
-class ImportOptions:
-    """What a Keras file does not say, and the user has to.
-
-    Attributes:
-        malignant_index: of two outputs, the one that is malignant; of one output, 1 if it is of malignant, 0 if of
-            benign.
-        scale: pixels from 0 to 255 are multiplied by it; None is 1/255, or 1 where the network itself rescales.
-        offset: and this is added.
-        channels: their order as the network was trained.
-        size: (width, height), for a network that takes any.
-        fit: how images of another size become that size.
-        recipe: whose network a file of weights alone belongs to.
-    """
-
-    malignant_index: Literal[0, 1] = 1
-    scale: Fraction | None = None
-    offset: Fraction = Fraction(0)
-    channels: Literal["rgb", "bgr"] = "rgb"
-    size: tuple[int, int] | None = None
-    fit: Literal["pad", "stretch"] = "stretch"
-    recipe: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,30 +42,6 @@ class ImportedModel:
     head: Head
     difference: float | None
     compared: str
-
-
-@dataclass(frozen=True, slots=True)
-class KerasNetwork:
-    """The network of a file, with what is known of its pixels and its output."""
-
-    graph: Graph
-    tensors: dict[str, Tensor]
-    head: Head
-    channels_first: bool
-    scale: Fraction
-    offset: Fraction
-    keras_version: str | None
-    format: Literal["h5", "keras"]
-    whole: bool = True
-    """The file describes the network, so that Keras can open it."""
-    inside: bool = False
-    """Scale and offset are part of the network, which then gets pixels from 0 to 1."""
-
-    def classifier(self) -> GraphClassifier:
-        """The network with its weights, in evaluation mode."""
-        network = GraphClassifier(self.graph)
-        network.load_state_dict({tensor_name(key): tensor for key, tensor in self.tensors.items()})
-        return network.eval()
 
 
 def import_keras(
@@ -113,7 +58,7 @@ def import_keras(
     """
     check_new(out)
     listener.stage("read")
-    read = read_network(file, options, listener=listener)
+    read = read_isolated(file, options, listener=listener)
     digest = _hash(file)
     preprocessing = _preprocessing(read, options)
     network = read.classifier()
@@ -130,81 +75,12 @@ def import_keras(
     return ImportedModel(out, model, read.head, difference, compared)
 
 
-def read_network(
-    file: Path, options: ImportOptions = ImportOptions(), *, listener: Listener = Listener()
-) -> KerasNetwork:
-    """The network of a Keras file.
-
-    Raises:
-        DataError: not a file that can be read, or not a network from one image to benign or malignant; names the layer.
-    """
-    with open_keras(file) as opened:
-        return _read(opened, options, listener)
-
-
-def parse_version(text: str | None) -> tuple[int, int]:
-    """Major and minor version of a Keras; a file that does not say was written by Keras 1.
-
-    >>> parse_version("2.15.0-tf"), parse_version(None)
-    ((2, 15), (1, 0))
-    """
-    found = re.match(r"(\d{1,3})\.(\d{1,3})", text or "")
-    return (int(found[1]), int(found[2])) if found else (1, 0)
-
-
-def _read(file: KerasFile, options: ImportOptions, listener: Listener) -> KerasNetwork:
-    bgr = options.channels == "bgr"
-    if file.config is None:
-        graph, tensors, own_scale, own_offset = read_by_recipe(file, options.recipe, size=options.size, bgr=bgr)
-        graph = graph.model_copy(update={"malignant": options.malignant_index})
-        head: Head = "softmax" if graph.output == (2,) else "sigmoid"
-        scale, offset = (own_scale, own_offset) if options.scale is None else (options.scale, options.offset)
-        return KerasNetwork(graph, tensors, head, False, scale, offset, file.keras_version, file.format, whole=False)
-    if options.recipe is not None:
-        listener.note(f"The file describes its network itself; the recipe '{options.recipe}' is not needed.")
-    model = read_model(file.config, file.path)
-    keras = parse_version(file.keras_version)
-    tf_keras = bool(file.keras_version and file.keras_version.endswith("-tf"))
-
-    def convert(rescale: tuple[float, float] | None) -> Converted:
-        return convert_model(
-            model,
-            file.path,
-            keras=keras,
-            tf_keras=tf_keras,
-            size=options.size,
-            bgr=bgr,
-            malignant=options.malignant_index,
-            rescale=rescale,
-        )
-
-    converted = convert(None)
-    offset, scale = options.offset, options.scale or (Fraction(1) if converted.scales_itself else _DEFAULT_SCALE)
-    if options.scale is None and converted.scales_itself:
-        listener.note("The network rescales its pixels itself, so it gets them from 0 to 255 (--scale changes that).")
-    inside = not 0 <= -offset <= 255 * scale  # outside of what the preprocessing spec can say
-    if inside:
-        converted = convert((float(scale * 255), float(offset)))
-    tensors = read_tensors(file, model, converted, keras=keras)
-    return KerasNetwork(
-        converted.graph,
-        tensors,
-        converted.head,
-        converted.channels_first,
-        scale,
-        offset,
-        file.keras_version,
-        file.format,
-        inside=inside,
-    )
-
-
 def _preprocessing(read: KerasNetwork, options: ImportOptions) -> Preprocessing:
     """Value * scale + offset = (value / 255 - mean) / std."""
     if read.scale <= 0:
         raise DataError("--scale must be above 0: pixels are multiplied by it.")
     height, width, channels = read.graph.input
-    scale, offset = (_DEFAULT_SCALE, Fraction(0)) if read.inside else (read.scale, read.offset)
+    scale, offset = (DEFAULT_SCALE, Fraction(0)) if read.inside else (read.scale, read.offset)
     std = 1 / (255 * scale)
     return Preprocessing(
         width=width,
