@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from clearmargin.bundle.keras.importing import ImportedModel
     from clearmargin.bundle.targets import Exported
     from clearmargin.data.audit import Audit
     from clearmargin.images.preprocess import Preprocessing
@@ -381,6 +383,68 @@ def compare(
 
     models = read_models([Path(run) for run in runs], thresholds=thresholds)
     return compare_models(models, resamples=resamples, seed=seed, listener=listener)
+
+
+def import_keras(
+    file: Pathlike,
+    out: Pathlike,
+    *,
+    malignant_index: Literal[0, 1] = 1,
+    scale: str | float | None = None,
+    offset: str | float = 0,
+    channels: Literal["rgb", "bgr"] = "rgb",
+    size: tuple[int, int] | None = None,
+    fit: Literal["pad", "stretch"] = "stretch",
+    recipe: str | None = None,
+    listener: Listener = Listener(),
+) -> ImportedModel:
+    """A bundle with the network of a Keras file (.h5, .hdf5, .keras; Keras 1, 2 or 3). Nothing in the file is run.
+
+    Args:
+        file: of Keras; or of weights alone, and then `recipe` says whose.
+        out: the bundle folder to make.
+        malignant_index: of two outputs, the one that is malignant; of one output, 1 if it is of malignant, 0 if of
+            benign.
+        scale: pixels from 0 to 255 are multiplied by it, a number or a fraction such as "1/255"; 1/255 when None, or 1
+            where the network rescales its pixels itself.
+        offset: and this is added.
+        channels: their order as the network was trained.
+        size: (width, height), for a network that takes images of any size.
+        fit: how images of another size become that size; most Keras pipelines stretch.
+        recipe: whose network the weights belong to.
+        listener: hears how the job goes on.
+
+    Raises:
+        ClearmarginError: one line with what, where and the fix; a layer that is not known is named.
+    """
+    from clearmargin.bundle.keras.importing import import_keras as run  # noqa: PLC0415
+    from clearmargin.bundle.keras.network import ImportOptions  # noqa: PLC0415
+
+    options = ImportOptions(
+        malignant_index=malignant_index,
+        scale=None if scale is None else _fraction(scale, "scale"),
+        offset=_fraction(offset, "offset"),
+        channels=channels,
+        size=size,
+        fit=fit,
+        recipe=recipe,
+    )
+    return run(Path(file), Path(out), options, listener=listener)
+
+
+def _fraction(value: str | float, name: str) -> Fraction:
+    """A number, or a fraction such as 1/255, exactly.
+
+    Raises:
+        UsageError: neither.
+    """
+    try:
+        number = Fraction(str(value).strip())
+    except (ValueError, ZeroDivisionError):
+        raise UsageError(f"--{name} {value}: give a number or a fraction, as 1/255.") from None
+    if abs(number) > 10**6 or (number != 0 and abs(number) < Fraction(1, 10**9)):
+        raise UsageError(f"--{name} {value}: beyond what pixels are multiplied by; give a number such as 1/255.")
+    return number
 
 
 def _absolute(path: Pathlike) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from clearmargin.bundle.schema import Context, Decisions, Lineage, ModelFile
+from clearmargin.bundle.schema import Context, Decisions, Lineage, ModelFile, Recalibration
 from clearmargin.decision import Beta, Calibration, Level, Platt, Temperature
 from clearmargin.types import LEVELS, OperatingPoint
 
@@ -56,7 +56,7 @@ def model_card(model: ModelFile) -> str:
 ## The model
 
 - Architecture: {_architecture(model)}
-- Recipe: `{lineage.recipe}`, seed {lineage.seed}
+- {_trained(lineage)}
 - Input: {size}; others are fitted by `{spec.fit}` (padding {spec.padding}, interpolation {spec.interpolation}),
   and 16-bit values are scaled by the range of their container
 - Made for: {_CONTENT[model.content]}
@@ -66,24 +66,70 @@ def model_card(model: ModelFile) -> str:
 
 ## The evidence
 
-{_evaluated(model)} 95 % intervals are over {_resampled(lineage.metrics)}:
-
-{_figures(lineage.metrics)}
+{_evidence(model)}
 
 ## Limits
 
-- The figures hold for patients, scanners and stains like those of the training data, and for images prepared alike.
-- PPV and NPV hold where as many images are malignant as there.
+{_validity(lineage)}
 - {_refusal(model.context or model)}
 {_context_limit(model)}- A probability of one image says nothing about the whole breast.
 
 ## Lineage
 
-- Made by clearmargin {lineage.clearmargin} on {lineage.created}, precision {lineage.precision}
-{_pretrained(lineage)}- Data sha256 `{lineage.data_sha256}`
-- Split sha256 `{lineage.split_sha256}`
+{_origin(lineage)}
 - Libraries: {libraries}
 """
+
+
+def _trained(lineage: Lineage) -> str:
+    if lineage.imported is not None:
+        return "**Imported**: how and on what it was trained is not known"
+    return f"Recipe: `{lineage.recipe}`, seed {lineage.seed}"
+
+
+def _evidence(model: ModelFile) -> str:
+    metrics = model.lineage.metrics
+    if metrics is None:
+        anew = model.lineage.recalibrated
+        chosen = "" if anew is None else f" {_chosen_anew(anew)}"
+        return (
+            f"None is known: the imported file holds no figures.{chosen} `clearmargin evaluate` measures it on images "
+            "that it was not trained on."
+        )
+    return f"{_evaluated(model)} 95 % intervals are over {_resampled(metrics)}:\n\n{_figures(metrics)}"
+
+
+def _validity(lineage: Lineage) -> str:
+    if lineage.metrics is None:
+        return (
+            "- Which patients, scanners and stains it was trained on is not known, so neither is where it holds: "
+            "evaluate it on your own images first."
+        )
+    return (
+        "- The figures hold for patients, scanners and stains like those of the training data, and for images prepared "
+        "alike.\n- PPV and NPV hold where as many images are malignant as there."
+    )
+
+
+def _origin(lineage: Lineage) -> str:
+    found = lineage.imported
+    if found is not None:
+        version = (
+            f", written by Keras {found.keras_version}" if found.keras_version else ", by an unknown version of Keras"
+        )
+        return (
+            f"- Imported by clearmargin {lineage.clearmargin} on {lineage.created} from a Keras file (.{found.format}"
+            f"{version})\n- File sha256 `{found.file_sha256}`"
+        )
+    return f"""- Made by clearmargin {lineage.clearmargin} on {lineage.created}, precision {lineage.precision}
+{_pretrained(lineage)}- Data sha256 `{lineage.data_sha256}`
+- Split sha256 `{lineage.split_sha256}`"""
+
+
+def _chosen_anew(anew: Recalibration) -> str:
+    return (
+        f"**How it decides was chosen anew** on {anew.images:,} images of {_patients(anew.patients)} ({anew.created})."
+    )
 
 
 def _architecture(model: ModelFile) -> str:
@@ -218,8 +264,7 @@ def _evaluated(model: ModelFile) -> str:
     before = ""
     if anew is not None:
         before = (
-            f"**How it decides was chosen anew** on {anew.images:,} images of {_patients(anew.patients)} "
-            f"({anew.created}). The figures below are from before; `clearmargin evaluate` gives those of today.\n\n"
+            f"{_chosen_anew(anew)} The figures below are from before; `clearmargin evaluate` gives those of today.\n\n"
         )
     if lineage.folds:
         how = (

@@ -14,11 +14,14 @@ from clearmargin.bundle.migrate import SCHEMA, STEPS, migrate
 from clearmargin.context import Grid
 from clearmargin.decision import Abstention, Beta, Calibration, Isotonic, Level, Platt, Temperature, decide
 from clearmargin.errors import BundleError
+from clearmargin.graph import Graph
 from clearmargin.images.preprocess import Preprocessing
 from clearmargin.reference import Reference
 from clearmargin.types import INTENDED_USE, LABEL_NAMES, Content, LevelName, OperatingPoint
 
 _MAX_BYTES = 2**26
+IMPORTED = "keras"
+"""Name of the architecture of a network that was read from a Keras file."""
 _LONGEST = 200
 """Characters of a hostile file that a message repeats."""
 
@@ -42,6 +45,8 @@ class Architecture(_Part):
     """Patches a side of the field that further networks see, as many of the same name; None where there are none."""
     thumbnail: Annotated[int, Field(ge=4, le=64)] | None = None
     """Pixels a side to which each patch of a field is reduced."""
+    graph: Graph | None = None
+    """Of the name `keras`: the layers of a network that was made elsewhere."""
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -49,6 +54,10 @@ class Architecture(_Part):
             raise ValueError("architecture: field and thumbnail belong together")
         if self.field is not None and self.field % 2 == 0:
             raise ValueError("architecture: a field has an odd number of patches a side, with its own in the middle")
+        if (self.name == IMPORTED) != (self.graph is not None):
+            raise ValueError(f"architecture: a graph and the name {IMPORTED} belong together")
+        if self.graph is not None and (self.ensemble > 1 or self.field is not None):
+            raise ValueError("architecture: a network with a graph is one network, and has no field")
         return self
 
 
@@ -61,30 +70,52 @@ class Recalibration(_Part):
     patients: Annotated[int, Field(ge=1)] | None
 
 
+class Imported(_Part):
+    """The file that a model was imported from; nothing else is known of where it comes from."""
+
+    file_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    format: Literal["h5", "keras"]
+    keras_version: Annotated[str, Field(max_length=40)] | None = None
+    """That wrote the file, where it says."""
+
+
 class Lineage(_Part):
-    """Where the model comes from: enough to tell two models apart and to find the run again."""
+    """Where the model comes from: enough to tell two models apart and to find the run again.
+
+    Of a model that was made elsewhere only `imported` is known; what is not known is None, or `unknown`.
+    """
 
     clearmargin: str
     created: str
-    recipe: str
-    seed: int
-    split: Literal["patient", "image", "official"]
+    recipe: str | None
+    seed: int | None
+    split: Literal["patient", "image", "official", "unknown"]
     folds: Annotated[int, Field(ge=0)] = 0
     """Of a cross-validation: the figures are those of its networks, each on the fold that it has not seen."""
     crossfit: Annotated[int, Field(ge=0)] = 0
     """Networks that were trained on different patients of train and validation; decisions are chosen out of fold."""
     stamp: str | None = None
     """Says so when the figures are optimistic."""
-    data_sha256: str
-    split_sha256: str
-    precision: str
+    data_sha256: str | None
+    split_sha256: str | None
+    precision: str | None
     weights_sha256: str | None = None
     """Of the file of pretrained weights that training began with."""
-    metrics: dict[str, Any]
+    metrics: dict[str, Any] | None
     """Figures of the test part at the stored operating point: value and 95 % interval."""
     libraries: dict[str, str]
+    imported: Imported | None = None
     recalibrated: Recalibration | None = None
     """On what the decisions were chosen anew, if they were; `metrics` are then those from before."""
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        facts = (self.recipe, self.seed, self.data_sha256, self.split_sha256, self.precision, self.metrics)
+        if self.imported is None and (self.split == "unknown" or any(fact is None for fact in facts)):
+            raise ValueError(
+                "lineage: only of an imported model may recipe, seed, split, hashes and metrics be unknown"
+            )
+        return self
 
 
 class KeptCases(_Part):
@@ -178,6 +209,11 @@ class ModelFile(Decisions):
             raise ValueError(f"labels must be {LABEL_NAMES}")
         if self.context is not None and self.context.grid.networks == 2 and self.architecture.field is None:
             raise ValueError("context weighs a network that the architecture does not have")
+        graph = self.architecture.graph
+        if graph is not None and graph.input != self.preprocessing.shape:
+            raise ValueError(
+                f"architecture: the graph takes {graph.input}, the preprocessing gives {self.preprocessing.shape}"
+            )
         return self
 
     def to_json(self) -> str:

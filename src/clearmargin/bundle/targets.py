@@ -1,6 +1,7 @@
 """What a bundle can be written as for others: TARGETS. Each is checked against the bundle before it gets its name.
 
 onnx           the network for any ONNX runtime, with what it takes to use it in its metadata
+keras          the network for Keras, where Keras has layers for it
 clearmargin    the whole bundle as one file
 """
 
@@ -153,6 +154,25 @@ def _onnx_facts(bundle: Bundle, network: Any, images: int, difference: float) ->
     return facts
 
 
+def _write_keras(bundle: Bundle, path: Path, images: NDArray[np.uint8]) -> Exported:
+    from clearmargin.bundle.keras.exporting import export_keras  # noqa: PLC0415  (with torch, as above)
+
+    made = export_keras(bundle, path, images=images)
+    spec = bundle.model.preprocessing
+    colour = "RGB" if spec.channels == 3 else "grey"
+    facts = (
+        f"takes   float32 (B, {spec.height}, {spec.width}, {spec.channels}), {colour} / 255, fitted by {spec.fit} "
+        f"({spec.interpolation})",
+        f"gives   {made.output}",
+        f"checked against torch on {counted(len(images), 'image', 'images')} and random ones: largest difference "
+        f"{made.difference:.1e} of a logit (limit 1e-4; relative where a logit is above 1)",
+        made.compared,
+        "note    calibration, threshold and abstention stay in the bundle"
+        + (", and so do the neighbours of a patch" if bundle.model.context is not None else ""),
+    )
+    return Exported(path, made.difference, facts)
+
+
 def _write_single_file(bundle: Bundle, path: Path, images: NDArray[np.uint8]) -> Exported:  # noqa: ARG001
     """All files of the bundle, byte for byte; read back before it gets its name."""
     sums = "".join(f"{digest}  {name}\n" for name, digest in bundle.sums.items()).encode("ascii")
@@ -174,5 +194,6 @@ def _batches(images: NDArray[np.uint8], size: int = 64) -> list[NDArray[np.uint8
 
 TARGETS: dict[str, Target] = {
     "onnx": Target((".onnx",), _write_onnx),
+    "keras": Target((".keras", ".h5"), _write_keras),
     "clearmargin": Target((SUFFIX,), _write_single_file),
 }

@@ -24,6 +24,7 @@ from clearmargin.cli.demo import demo
 from clearmargin.cli.download import download
 from clearmargin.cli.evaluate import evaluate
 from clearmargin.cli.export import export
+from clearmargin.cli.import_keras import import_keras
 from clearmargin.cli.model import model
 from clearmargin.cli.optimism import optimism
 from clearmargin.cli.predict import predict
@@ -45,6 +46,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "optimism": optimism,
     "calibrate": calibrate,
     "export": export,
+    "import-keras": import_keras,
     "download": download,
     "model": model,
 }

@@ -1,4 +1,4 @@
-"""`clearmargin export`: a bundle for others, as an ONNX file or as one file of its own."""
+"""`clearmargin export`: a bundle for others, as an ONNX or a Keras file, or as one file of its own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from clearmargin.cli.options import BundlePath
 
 def export(
     bundle: BundlePath,
-    to: Annotated[str, typer.Option(metavar="onnx|clearmargin", help="The network alone, or all of the bundle.")],
+    to: Annotated[
+        str, typer.Option(metavar="onnx|keras|clearmargin", help="The network for others, or all of the bundle.")
+    ],
     out: Annotated[Path, typer.Option(metavar="FILE", help="The file to write.")],
     images: Annotated[
         list[str] | None,
@@ -20,7 +22,7 @@ def export(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there already.")] = False,
 ) -> None:
-    """Write a bundle as one file, or its network for any ONNX runtime, checked before it gets its name."""
+    """Write a bundle as one file, or its network for ONNX or Keras, checked before it gets its name."""
     from clearmargin import api
     from clearmargin.cli.inputs import Inputs
 

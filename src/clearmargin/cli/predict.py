@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _MANY = 100
 """Images from which on it is told how far the job is."""
 
+_ASSUMED = "this model was imported, so its threshold of 0.5 is assumed; 'clearmargin calibrate' chooses one."
 _CROPS_ONLY = (
     "this model was trained on crops around lesions; of whole images its answers mean nothing. "
     "Give crops, or boxes as FILE#xywh=LEFT,TOP,WIDTH,HEIGHT."
@@ -69,10 +70,7 @@ def predict(
     predictor = load_bundle(bundle)
     _check_similar(predictor, similar, level)
     model = predictor.bundle.model
-    if model.lineage.stamp:
-        print(f"Note: this model's figures come from an {model.lineage.stamp}.", file=sys.stderr)
-    if model.content == "lesion":
-        print(f"Note: {_CROPS_ONLY}", file=sys.stderr)
+    _warn(model)
     inputs = Inputs(paths, frame=frame)
     file, start = None, 0
     if out is not None and level == "image":
@@ -102,6 +100,17 @@ def predict(
     _tell(tally, model, level, is_table=chosen == "table", context=context)
     if tally.refused == tally.total:
         raise AllRefused(f"every input was refused ({tally.total:,} in all); see the reasons above.")
+
+
+def _warn(model: ModelFile) -> None:
+    """What the user should know of the model before its answers."""
+    lineage = model.lineage
+    if lineage.stamp:
+        print(f"Note: this model's figures come from an {lineage.stamp}.", file=sys.stderr)
+    if lineage.imported is not None and lineage.recalibrated is None:
+        print(f"Note: {_ASSUMED}", file=sys.stderr)
+    if model.content == "lesion":
+        print(f"Note: {_CROPS_ONLY}", file=sys.stderr)
 
 
 class _Tally:

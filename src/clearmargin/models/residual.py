@@ -30,7 +30,7 @@ class Residual(Classifier):
         inputs = _WIDTHS[0]
         for stage, width in enumerate(_WIDTHS):
             for block in range(_BLOCKS):
-                layers.append(_Block(inputs, width, stride=2 if stage > 0 and block == 0 else 1))
+                layers.append(Block(inputs, width, stride=2 if stage > 0 and block == 0 else 1))
                 inputs = width
         self.features = nn.Sequential(*layers)
         self.dropout = Dropout(_DROPOUT)
@@ -47,7 +47,7 @@ class Residual(Classifier):
         return logits[:, 0]
 
 
-class _Block(nn.Module):
+class Block(nn.Module):
     """Two 3x3 convolutions with batch norm beside a short cut; the last norm starts at zero, so the block does."""
 
     def __init__(self, inputs: int, outputs: int, *, stride: int) -> None:

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from clearmargin.errors import DataError, MissingExtra
+from clearmargin.errors import DataError
 
 HUB = "hub"
 _MAX_CONFIG_BYTES = 2**20
@@ -33,7 +33,6 @@ def read_weights(path: Path, *, keras: bool = False) -> dict[str, Tensor]:
 
     Raises:
         DataError: no such file, not one of the formats, or damaged.
-        MissingExtra: a `.h5` without h5py.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file. Give the path of the weights (.safetensors) with --weights.")
@@ -91,10 +90,8 @@ def read_hub_config(weights: Path) -> dict[str, Any]:
 
 
 def _read_keras(path: Path) -> dict[str, Tensor]:
-    try:
-        import h5py  # noqa: PLC0415  (an extra)
-    except ImportError:
-        raise MissingExtra("reading .h5 weights", "h5py") from None
+    import h5py  # noqa: PLC0415  (for this kind of file alone)
+
     arrays: dict[str, Any] = {}
 
     def collect(name: str, entry: object) -> None:

@@ -119,7 +119,7 @@ def evaluate_bundle(
             "seconds": dict(log.seconds),
             "images_packed": store.packed,
             "data_sha256": images.data_sha256,
-            "model": model.architecture.model_dump(),
+            "model": model.architecture.model_dump(exclude={"graph"}),
             "preprocessing": model.preprocessing.model_dump(),
         }
         write_json(out / "environment.json", environment | facts)

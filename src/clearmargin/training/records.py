@@ -73,7 +73,7 @@ def build_lineage(
     *,
     environment: Mapping[str, Any],
     data_sha256: str,
-    precision: str,
+    precision: str | None,
     weights_sha256: str | None = None,
 ) -> Lineage:
     """Where the model comes from."""
