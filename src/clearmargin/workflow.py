@@ -34,7 +34,7 @@ from clearmargin.evaluation.predictions import write_predictions
 from clearmargin.files import write_json, write_whole
 from clearmargin.images.preprocess import Preprocessing, choose_preprocessing
 from clearmargin.models import check_model_name
-from clearmargin.networks import Images, Learned, learn
+from clearmargin.networks import Images, Learned, learn, measure_saliency
 from clearmargin.reference import Reference
 from clearmargin.report.write import write_artefacts
 from clearmargin.settings import RunConfig
@@ -165,6 +165,9 @@ def run_training(
             content=images.manifest.content,
             lineage=lineage,
             reference=reference,
+            saliency=measure_saliency(
+                learned.trained.model, images, assignment.rows("validation"), of="images of validation"
+            ),
         )
         write_bundle(out / "bundle", model_file, learned.network, field=learned.field)
         environment |= describe_run(model_file, learned.trained, images.store, log) | {"grey": images.grey}

@@ -23,6 +23,7 @@ from clearmargin.cli.compare import compare
 from clearmargin.cli.demo import demo
 from clearmargin.cli.download import download
 from clearmargin.cli.evaluate import evaluate
+from clearmargin.cli.explain import explain
 from clearmargin.cli.optimism import optimism
 from clearmargin.cli.predict import predict
 from clearmargin.cli.report import report
@@ -38,6 +39,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "train": train,
     "evaluate": evaluate,
     "predict": predict,
+    "explain": explain,
     "report": report,
     "compare": compare,
     "optimism": optimism,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from clearmargin.types import PooledPrediction, Prediction, Record
 
 
-_CROPS_ONLY = (
+CROPS_ONLY = (
     "this model was trained on crops around lesions; of whole images its answers mean nothing. "
     "Give crops, or boxes as FILE#xywh=LEFT,TOP,WIDTH,HEIGHT."
 )
@@ -53,7 +53,7 @@ def predict(
     if predictor.bundle.model.lineage.stamp:
         print(f"Note: this model's figures come from an {predictor.bundle.model.lineage.stamp}.", file=sys.stderr)
     if predictor.bundle.model.content == "lesion":
-        print(f"Note: {_CROPS_ONLY}", file=sys.stderr)
+        print(f"Note: {CROPS_ONLY}", file=sys.stderr)
     total, refused, in_context, placed = 0, 0, 0, 0
 
     def watched() -> Iterator[Prediction]:

@@ -29,7 +29,7 @@ from clearmargin.evaluation.predictions import read_predictions, write_predictio
 from clearmargin.files import write_json
 from clearmargin.models.contract import count_parameters
 from clearmargin.models.ensemble import Ensemble
-from clearmargin.networks import Images, export, find_surroundings, make_fields
+from clearmargin.networks import Images, export, find_surroundings, make_fields, measure_saliency
 from clearmargin.settings import RunConfig
 from clearmargin.training.log import RunLog
 from clearmargin.training.records import build_lineage, build_model_file
@@ -259,5 +259,6 @@ def _write_ensemble(
             weights_sha256=first.lineage.weights_sha256,
         ),
         reference=refer(images, table),
+        saliency=measure_saliency(model, images, np.arange(len(table)), of="images of all folds"),
     )
     write_bundle(out / "bundle", model_file, network, field=field)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from clearmargin.bundle.schema import Architecture, Context, Lineage, ModelFile
+from clearmargin.bundle.schema import Architecture, Context, Lineage, ModelFile, SaliencyScale
 from clearmargin.data.store import Store
 from clearmargin.decision import Abstention, Temperature
 from clearmargin.evaluation.choices import Choices
@@ -29,6 +29,7 @@ def build_model_file(
     content: Content | None,
     lineage: Lineage,
     reference: Reference | None,
+    saliency: Mapping[str, SaliencyScale] | None = None,
 ) -> ModelFile:
     """model.json of a model that was trained here."""
     return ModelFile(
@@ -36,6 +37,7 @@ def build_model_file(
         preprocessing=preprocessing,
         content=content,
         reference=reference,
+        saliency=None if saliency is None else dict(saliency),
         lineage=lineage,
         **choice_fields(choices),
     )
