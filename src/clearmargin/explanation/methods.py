@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clearmargin.errors import UnknownName
+from clearmargin.explanation.geometry import enlarge
 from clearmargin.models.contract import Classifier
 
 OCCLUSION_SHARE = 5
@@ -114,7 +115,8 @@ def integrate(model: Classifier, x: Tensor, base: Tensor, steps: int) -> Tensor:
 
 def occlusion(model: Classifier, x: Tensor, empty: Tensor) -> Tensor:
     """(B, H, W): what the logit loses when a window is made empty, the mean over the windows that cover a pixel."""
-    return torch.stack([_occluded(model, image, empty[0]) for image in x])
+    hidden = empty.expand_as(x)
+    return torch.stack([_occluded(model, image, nothing) for image, nothing in zip(x, hidden, strict=True)])
 
 
 def occlusion_window(height: int, width: int) -> tuple[int, int]:
@@ -137,7 +139,7 @@ def _occluded(model: Classifier, image: Tensor, empty: Tensor) -> Tensor:
         some = windows[start : start + chunk]
         images = image.repeat(len(some), 1, 1, 1)
         for each, (rows, columns) in zip(images, some, strict=True):
-            each[:, rows, columns] = empty
+            each[:, rows, columns] = empty[:, rows, columns]
         for lost, (rows, columns) in zip(logit - model(images), some, strict=True):
             total[rows, columns] += lost
             covered[rows, columns] += 1
@@ -162,18 +164,22 @@ def _at_a_time(image: Tensor) -> int:
     return max(1, min(128, _CHUNK_VALUES // image.numel()))
 
 
+def coarse_map(formula: Callable[[Tensor, Tensor], Tensor], model: Classifier, x: Tensor) -> Tensor:
+    """(B, h, w): the formula of the features of x and of the logit's gradient there."""
+    with torch.no_grad():
+        features = model.forward_features(x)
+    features = features.detach().requires_grad_()
+    logits = model.forward_head(features.clone())  # a copy, which a head may work on in place
+    (gradients,) = torch.autograd.grad(logits.sum(), features)
+    return formula(features.detach(), gradients.detach())
+
+
 def _of_features(formula: Callable[[Tensor, Tensor], Tensor]) -> Compute:
-    """The method that lays `formula` of the features and of the logit's gradient there over the image."""
+    """The method that lays `formula` over the image."""
 
     def compute(model: Classifier, x: Tensor, empty: Tensor) -> Tensor:  # noqa: ARG001  (every method is called alike)
-        with torch.no_grad():
-            features = model.forward_features(x)
-        features = features.detach().requires_grad_()
-        logits = model.forward_head(features.clone())  # a copy, which a head may work on in place
-        (gradients,) = torch.autograd.grad(logits.sum(), features)
-        coarse = formula(features.detach(), gradients)
-        size = (int(x.shape[2]), int(x.shape[3]))
-        return F.interpolate(coarse[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
+        channels, height, width = (int(side) for side in x.shape[1:])
+        return enlarge(coarse_map(formula, model, x), model, (channels, height, width))
 
     return compute
 
