@@ -7,7 +7,7 @@ RUN is a finished run; its images are those of validation and test, which must s
 PHANTOM_RUN is one on phantom data of the settings named in PHANTOM. Intervals are Student's over patients.
 
     randomised   rank correlation of a map with that of the network whose last layers have shuffled weights
-    deletion     mean logit while pixels are blurred in the map's order, minus the same with another image's map: below 0
+    deletion     mean logit while pixels are blurred in the map's order, minus that with another image's map: below 0
     insertion    mean logit while pixels come back in that order, minus the same with another image's map: above 0
     glow         mean displayed strength of benign and of malignant images, in units of full colour
     pointing     how often the strongest place lies in the lesion, in windows that contain the border of one
@@ -41,6 +41,8 @@ from clearmargin.explanation.scale import explain_packed
 PHANTOM = PhantomSettings(patients=50, patches_per_patient=80)
 _UNSEEN = range(30, 50)
 """Patients of PHANTOM that the phantom run was not trained on: it has the first 30."""
+_SEEDS = 3
+"""Networks that are shuffled in each way."""
 _SHARES = (0.15, 0.5)
 """Of a window that is lesion."""
 
@@ -60,7 +62,9 @@ def main() -> None:
         maps[method] = explain(explainer, images, method)
         seconds[method] = (time.perf_counter() - started) / len(images)
     print_randomised(explainer, images[malignant][: arguments.randomised], maps, malignant)
-    print_perturbed(explainer, images[malignant], {name: each[malignant] for name, each in maps.items()}, patients[malignant])
+    print_perturbed(
+        explainer, images[malignant], {name: each[malignant] for name, each in maps.items()}, patients[malignant]
+    )
     print_glow(explainer, maps, malignant, patients)
     if arguments.phantom is not None:
         print_phantom(load_explainer(arguments.phantom), arguments.windows)
@@ -74,7 +78,9 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("run", type=Path)
     parser.add_argument("--phantom", type=Path, help="a run on phantom data")
     parser.add_argument("--images", type=int, default=12, help="of each class of each patient (default 12)")
-    parser.add_argument("--randomised", type=int, default=12, help="images to randomise weights on (default 12)")
+    parser.add_argument(
+        "--randomised", type=int, default=12, help="images to explain with shuffled weights (default 12)"
+    )
     parser.add_argument("--windows", type=int, default=8, help="of each phantom patient (default 8)")
     return parser.parse_args()
 
@@ -94,7 +100,7 @@ def held_out(run: Path, each: int, *, decided: Explainer) -> pd.DataFrame:
 
 def explain(explainer: Explainer, images: NDArray[np.uint8], method: str) -> NDArray[np.float32]:
     model = explainer.predictor.bundle.model
-    return explain_packed(explainer.model, model.preprocessing, images, method=method, content=model.content)
+    return explain_packed(explainer.model, model.preprocessing, images, method=method)
 
 
 def print_randomised(
@@ -107,11 +113,15 @@ def print_randomised(
     print("|---" * (len(depths) + 1) + "|")
     found: dict[str, list[str]] = {name: [] for name in METHODS}
     for depth in depths:
-        other = randomised(explainer.model, depth)
+        others = [randomised(explainer.model, depth, seed=seed) for seed in range(_SEEDS)]
         for name in METHODS:
-            changed = explain_packed(other, file.preprocessing, images, method=name, content=file.content)
             own = maps[name][malignant][: len(images)]
-            found[name].append(f"{np.mean([rank_correlation(a, b) for a, b in zip(own, changed, strict=True)]):.2f}")
+            changed = [explain_packed(other, file.preprocessing, images, method=name) for other in others]
+            # A shuffled network may find nothing malignant in any image: then there is no order to compare.
+            pairs = [(a, b) for maps in changed for a, b in zip(own, maps, strict=True) if np.ptp(a) and np.ptp(b)]
+            mean = f"{np.mean([rank_correlation(a, b) for a, b in pairs]):.2f}" if pairs else "-"
+            empty = 1 - len(pairs) / (len(images) * _SEEDS)
+            found[name].append(mean if empty == 0 else f"{mean} ({empty:.0%} empty)")
     for name, cells in found.items():
         print(f"| {name} | " + " | ".join(cells) + " |")
 
@@ -123,21 +133,37 @@ def print_perturbed(
     print("\n| method | deletion | insertion |\n|---|---|---|")
     shift = np.roll(np.arange(len(images)), len(images) // 2)  # the map of an image of another patient
     for name, each in maps.items():
-        own = np.array([perturbation_scores(explainer.model, spec, image, values) for image, values in zip(images, each, strict=True)])
-        control = np.array([perturbation_scores(explainer.model, spec, image, values) for image, values in zip(images, each[shift], strict=True)])
+        own = np.array(
+            [
+                perturbation_scores(explainer.model, spec, image, values)
+                for image, values in zip(images, each, strict=True)
+            ]
+        )
+        control = np.array(
+            [
+                perturbation_scores(explainer.model, spec, image, values)
+                for image, values in zip(images, each[shift], strict=True)
+            ]
+        )
         deletion, insertion = (own - control).T
         print(f"| {name} | {over_patients(deletion, patients)} | {over_patients(insertion, patients)} |", flush=True)
 
 
 def print_glow(
-    explainer: Explainer, maps: dict[str, NDArray[np.float32]], malignant: NDArray[np.bool_], patients: NDArray[np.object_]
+    explainer: Explainer,
+    maps: dict[str, NDArray[np.float32]],
+    malignant: NDArray[np.bool_],
+    patients: NDArray[np.object_],
 ) -> None:
     print("\n| method | benign | malignant | difference |\n|---|---|---|---|")
     for name, each in maps.items():
         # Of signed maps only what is warm: cool says benign.
         strength = np.clip(each / explainer.scale(name).saturation, 0, 1).mean(axis=(1, 2))
         means = [
-            [strength[(patients == who) & (malignant == of)].mean() for who in sorted(set(patients[malignant]) & set(patients[~malignant]))]
+            [
+                strength[(patients == who) & (malignant == of)].mean()
+                for who in sorted(set(patients[malignant]) & set(patients[~malignant]))
+            ]
             for of in (False, True)
         ]
         cells = [interval(part) for part in (*means, np.subtract(means[1], means[0]))]
@@ -146,18 +172,20 @@ def print_glow(
 
 def print_phantom(explainer: Explainer, windows: int) -> None:
     images, regions, patients = border_windows(explainer, windows)
-    print(f"\nPhantom: {len(images)} windows of {len(set(patients))} patients.\n\n| method | strongest place in the lesion | benign glow | malignant glow |\n|---|---|---|---|")
+    print(f"\nPhantom: {len(images)} windows of {len(set(patients))} patients.\n")
+    print("| method | strongest place in the lesion | benign | malignant |\n|---|---|---|---|")
     middle = regions.shape[1] // 2
-    print(f"| chance | {over_patients(regions.mean(axis=(1, 2)), patients)} |")
-    print(f"| the middle | {over_patients(regions[:, middle, middle].astype(float), patients)} |")
+    print(f"| chance | {over_patients(regions.mean(axis=(1, 2)), patients)} | | |")
+    print(f"| the middle | {over_patients(regions[:, middle, middle].astype(float), patients)} | | |")
     plain, labels = plain_patches(explainer)
     for name in METHODS:
-        hits = [points_inside(values, region) for values, region in zip(explain(explainer, images, name), regions, strict=True)]
+        hits = [
+            points_inside(values, region)
+            for values, region in zip(explain(explainer, images, name), regions, strict=True)
+        ]
         strength = np.clip(explain(explainer, plain, name) / explainer.scale(name).saturation, 0, 1).mean(axis=(1, 2))
-        print(
-            f"| {name} | {over_patients(np.array(hits), patients)} | {strength[labels == 0].mean():.3f} | {strength[labels == 1].mean():.3f} |",
-            flush=True,
-        )
+        glow = " | ".join(f"{strength[labels == label].mean():.3f}" for label in (0, 1))
+        print(f"| {name} | {over_patients(np.array(hits), patients)} | {glow} |", flush=True)
 
 
 def border_windows(explainer: Explainer, each: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.int64]]:

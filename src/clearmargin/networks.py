@@ -185,9 +185,7 @@ def export(
     return export_onnx(model, preprocessing, images[rows])
 
 
-def measure_saliency(
-    model: Classifier, images: Images, rows: NDArray[np.intp], *, of: str
-) -> dict[str, SaliencyScale]:
+def measure_saliency(model: Classifier, images: Images, rows: NDArray[np.intp], *, of: str) -> dict[str, SaliencyScale]:
     """The colour scale of each method of explanation, from some of the images in these rows.
 
     Args:
@@ -198,7 +196,7 @@ def measure_saliency(
     """
     some = spread_rows(images.manifest.labels(), rows)
     pixels = np.stack([images.store.images[row] for row in some])
-    return measure_scales(model, images.preprocessing, pixels, of=of, content=images.manifest.content)
+    return measure_scales(model, images.preprocessing, pixels, of=of)
 
 
 def _find_parts(config: RunConfig, assignment: Assignment, listener: Listener) -> NDArray[np.intp] | None:

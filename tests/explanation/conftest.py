@@ -51,12 +51,18 @@ def explainer(bundle: Path) -> Explainer:
 
 @pytest.fixture(scope="session")
 def records(tmp_path_factory: pytest.TempPathFactory) -> list[Record]:
-    """A patch, a smaller one, a large grey one of 16 bits, something else, another folder's patch of the first's name."""
+    """A patch, a smaller one, a large grey one of 16 bits, something else, and another patch of the first's name."""
     folder = tmp_path_factory.mktemp("images")
     generator = np.random.default_rng(0)
     (folder / "a").mkdir()
     (folder / "b").mkdir()
-    files = [folder / "a" / "x.png", folder / "small.png", folder / "large.png", folder / "not.png", folder / "b" / "X.png"]
+    files = [
+        folder / "a" / "x.png",
+        folder / "small.png",
+        folder / "large.png",
+        folder / "not.png",
+        folder / "b" / "X.png",
+    ]
     sizes = [(20, 24, 3), (9, 13, 3), (700, 1200), None, (20, 24, 3)]
     for file, size in zip(files, sizes, strict=True):
         if size is None:

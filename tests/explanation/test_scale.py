@@ -16,22 +16,22 @@ SPEC = Preprocessing(width=20, height=20)
 
 def test_the_scale_is_the_percentile_of_all_pixels() -> None:
     model, images = lived_model("cbis_ddsm", SPEC.shape), pictures(SPEC, 8)
-    scales = measure_scales(model, SPEC, images, of="tests", content=None)
+    scales = measure_scales(model, SPEC, images, of="tests")
     assert list(scales) == list(METHODS)
     for name, scale in scales.items():
-        maps = explain_packed(model, SPEC, images, method=name, content=None)
+        maps = explain_packed(model, SPEC, images, method=name)
         assert scale.saturation == pytest.approx(max(float(np.percentile(np.abs(maps), 99)), 1e-6), rel=1e-4)
         assert (scale.images, scale.of) == (8, "tests")
-    assert scales == measure_scales(model, SPEC, images, of="tests", content=None)
+    assert scales == measure_scales(model, SPEC, images, of="tests")
 
 
 def test_costly_methods_see_fewer_images_and_never_none(monkeypatch: pytest.MonkeyPatch) -> None:
     model, images = lived_model("cbis_ddsm", SPEC.shape), pictures(SPEC, 20)
     methods = ("grad_cam", "occlusion")
-    scales = measure_scales(model, SPEC, images, of="tests", content=None, methods=methods)
+    scales = measure_scales(model, SPEC, images, of="tests", methods=methods)
     assert [scales[name].images for name in methods] == [20, 16]
     monkeypatch.setattr(module, "_BUDGET", 1.0)
-    scales = measure_scales(model, SPEC, images, of="tests", content=None, methods=methods)
+    scales = measure_scales(model, SPEC, images, of="tests", methods=methods)
     assert [scales[name].images for name in methods] == [4, 4]
 
 
@@ -50,5 +50,5 @@ def test_a_network_that_says_nothing_has_a_scale_all_the_same() -> None:
     model = lived_model("cbis_ddsm", SPEC.shape)
     for parameter in model.parameters():
         parameter.data.zero_()
-    scales = measure_scales(model, SPEC, pictures(SPEC, 4), of="tests", content=None, methods=["grad_cam", "occlusion"])
+    scales = measure_scales(model, SPEC, pictures(SPEC, 4), of="tests", methods=["grad_cam", "occlusion"])
     assert {scale.saturation for scale in scales.values()} == {1e-6}

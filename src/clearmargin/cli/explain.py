@@ -27,7 +27,9 @@ def explain(
     out: Annotated[Path, typer.Option(help="The folder to make.")],
     method: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="How to explain, can be given several times; 'all' for all. See docs/explain.md."),
+        typer.Option(
+            metavar="NAME", help="How to explain, can be given several times; 'all' for all. See docs/explain.md."
+        ),
     ] = None,
     alpha: Annotated[
         float | None, typer.Option(min=0.05, max=1.0, help="How much of the image full colour hides.")
@@ -60,8 +62,8 @@ def explain(
         print(f"Note: {_ALONE}", file=sys.stderr)
     if drawn := [name for name in names if not explainer.has_scale(name)]:
         print(
-            f"Note: the bundle has no colour scale for {', '.join(drawn)}; it is found on {api.DRAWN}, which differ from "
-            "yours. 'calibrate' makes one from your own.",
+            f"Note: the bundle has no colour scale for {', '.join(drawn)}; it is found on {api.DRAWN}, which differ "
+            "from yours. 'calibrate' makes one from your own.",
             file=sys.stderr,
         )
     if output == "table":
@@ -94,4 +96,5 @@ def explain(
 def _line(row: dict[str, object]) -> str:
     chance = "-" if row["probability"] is None else f"{row['probability']:.4f}"
     reason = f"  ({row['reason']})" if row["reason"] else ""
-    return f"{row['decision']!s:<10} {chance:>11}  {row['method'] or '-'!s:<20} {one_line(str(row['path']))}{one_line(reason)}"
+    method = row["method"] or "-"
+    return f"{row['decision']!s:<10} {chance:>11}  {method!s:<20} {one_line(str(row['path']))}{one_line(reason)}"

@@ -66,9 +66,9 @@ def perturbation_scores(
     *,
     steps: int = 10,
 ) -> tuple[float, float]:
-    """Deletion and insertion (Petsiuk et al. 2018): the mean logit while pixels are blurred, or come back, in the map's order.
+    """Deletion and insertion (Petsiuk et al. 2018): the mean logit while pixels go, or come back, in the map's order.
 
-    A map that knows what speaks for malignant has a low first and a high second score.
+    What is gone is blurred. A map that knows what speaks for malignant has a low first and a high second score.
 
     Args:
         model: in evaluation mode.
@@ -93,7 +93,7 @@ def perturbation_scores(
 
 
 def points_inside(values: NDArray[np.floating], region: NDArray[np.bool_]) -> float:
-    """1 where the highest value of the map lies in the region (Zhang et al. 2016), 0 where not; of ties the share inside.
+    """1 where the map is highest inside the region, else 0 (Zhang et al. 2016); of ties the share that is inside.
 
     >>> points_inside(np.array([[0, 1], [1, 0]]), np.array([[True, True], [False, False]]))
     0.5

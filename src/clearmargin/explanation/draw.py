@@ -61,7 +61,7 @@ def show_image(pixels: Pixels) -> Image.Image:
     """The image in colour, 8 bit, at the size that it is shown in.
 
     Args:
-        pixels: uint8 or uint16, (H, W, 1) or (H, W, 3); of 16 bits the container's range is shown, as the network sees it.
+        pixels: uint8 or uint16, (H, W, 1) or (H, W, 3); 16 bits are shown as the network sees them.
     """
     eight = pixels if pixels.dtype == np.uint8 else np.rint(pixels / 257.0).astype(np.uint8)
     picture = Image.fromarray(np.ascontiguousarray(np.broadcast_to(eight, (*eight.shape[:2], 3)), dtype=np.uint8))

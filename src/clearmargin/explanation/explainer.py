@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from clearmargin.bundle.schema import SaliencyScale
 from clearmargin.bundle.torch_model import load_torch_model
 from clearmargin.errors import BundleError, ImageError
-from clearmargin.explanation.empty import empty_image
-from clearmargin.explanation.methods import DEFAULT_METHOD, find_method
+from clearmargin.explanation.methods import DEFAULT_METHOD, find_method, without_anything
 from clearmargin.explanation.scale import batch_size, explain_packed, measure_scales, to_input
 from clearmargin.images.limits import Pixels
 from clearmargin.images.preprocess import Placement, Preprocessing
@@ -50,8 +49,8 @@ class Explanation:
     threshold: float
     scale: SaliencyScale
     """The value at which the colour is full, the same for every image of the bundle."""
-    empty_logit: float | None = None
-    """Of integrated gradients: the logit of the empty image, which the map begins with; its sum is logit - this."""
+    plain_logit: float | None = None
+    """Of integrated gradients: the logit of the image's mean colour alone; the map sums to logit - this."""
 
     @property
     def strength(self) -> NDArray[np.float32]:
@@ -83,7 +82,7 @@ class Explainer:
     ) -> None:
         self.predictor = predictor
         self.model = load_torch_model(predictor.bundle).requires_grad_(False)
-        self._spec, self._content = predictor.bundle.model.preprocessing, predictor.bundle.model.content
+        self._spec = predictor.bundle.model.preprocessing
         self._scales = dict(predictor.bundle.model.saliency or {})
         self._scale_images, self._scale_of = scale_images, scale_of
 
@@ -101,9 +100,7 @@ class Explainer:
                     f"{self.predictor.bundle.folder}: has no colour scale for '{method}'. Make one with calibrate."
                 )
             images = self._scale_images(self._spec)
-            self._scales |= measure_scales(
-                self.model, self._spec, images, of=self._scale_of, content=self._content, methods=[method]
-            )
+            self._scales |= measure_scales(self.model, self._spec, images, of=self._scale_of, methods=[method])
         return self._scales[method]
 
     def has_scale(self, method: str) -> bool:
@@ -160,17 +157,24 @@ class Explainer:
             return
         batch = np.stack(accepted)
         self._check_parity(batch, [prediction for prediction, packed, _ in decided if packed is not None])
-        maps = {
-            method: explain_packed(self.model, self._spec, batch, method=method, content=self._content)
-            for method in methods
-        }
+        maps = {method: explain_packed(self.model, self._spec, batch, method=method) for method in methods}
+        plain = self._plain_logits(batch) if "integrated_gradients" in methods else None
         rows = iter(range(len(batch)))
         for prediction, packed, image in decided:
             if packed is None or isinstance(image, ImageError):
                 yield Explained(prediction)
                 continue
             place, row = self._spec.place(image), next(rows)
-            made = tuple(self._explanation(prediction, method, maps[method][row], place) for method in methods)
+            made = tuple(
+                self._explanation(
+                    prediction,
+                    method,
+                    maps[method][row],
+                    place,
+                    float(plain[row]) if plain is not None and method == "integrated_gradients" else None,
+                )
+                for method in methods
+            )
             yield Explained(prediction, image, made)
 
     def _decide(self, record: Record, image: Pixels | ImageError) -> tuple[Prediction, NDArray[np.uint8] | None]:
@@ -191,7 +195,12 @@ class Explainer:
             )
 
     def _explanation(
-        self, prediction: Prediction, method: str, values: NDArray[np.float32], place: Placement
+        self,
+        prediction: Prediction,
+        method: str,
+        values: NDArray[np.float32],
+        place: Placement,
+        plain_logit: float | None,
     ) -> Explanation:
         assert prediction.logit is not None and prediction.probability is not None
         return Explanation(
@@ -204,11 +213,11 @@ class Explainer:
             prediction.decision,
             self.predictor.bundle.model.decision_point.threshold,
             self.scale(method),
-            self._empty_logit() if method == "integrated_gradients" else None,
+            plain_logit,
         )
 
     @torch.no_grad()
-    def _empty_logit(self) -> float:
-        empty = to_input(empty_image(self._spec, self._content), self._spec)
-        height, width, _ = self._spec.shape
-        return float(self.model(empty.expand(1, -1, height, width))[0])
+    def _plain_logits(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        x = to_input(batch, self._spec)
+        logits: NDArray[np.float32] = self.model(without_anything(x).expand_as(x)).numpy()
+        return logits

@@ -77,7 +77,10 @@ def _line(seen: dict[int, float], length: int, number: int) -> NDArray[np.float6
         return _evenly(length, number)
     first, last = min(seen), max(seen)
     step = (seen[last] - seen[first]) / (last - first)
-    return seen[first] + step * (np.arange(number) - first) if step > 0 else _evenly(length, number)
+    if step <= 0:
+        return _evenly(length, number)
+    middles: NDArray[np.float64] = seen[first] + step * (np.arange(number, dtype=np.float64) - first)
+    return middles
 
 
 def _evenly(length: int, number: int) -> NDArray[np.float64]:

@@ -4,7 +4,7 @@
     grad_cam_pp            Grad-CAM++ (Chattopadhyay et al. 2018): by gradients weighed place by place
     hires_cam              HiResCAM (Draelos & Carin 2020): gradient times feature, place by place
     layer_cam              LayerCAM (Jiang et al. 2021): only gradients that speak for malignant
-    integrated_gradients   Sundararajan et al. 2017: gradients on the way from an empty image to this one
+    integrated_gradients   Sundararajan et al. 2017: gradients on the way from its mean colour to the image
     occlusion              Zeiler & Fergus 2014: what the logit loses when a window is covered
 
 They know the contract of a model (`models/contract.py`) and no layer by its name, so they work for whatever fulfils it,
@@ -35,7 +35,7 @@ _CHUNK_VALUES = 2**21
 """Input values that go through a network at a time."""
 
 Compute = Callable[[Classifier, Tensor, Tensor], Tensor]
-"""Model, x (B, C, H, W) normalised, an empty image (1, C, 1, 1) likewise; gives maps (B, H, W)."""
+"""Model, x (B, C, H, W) normalised, what is there if nothing is (as x, or broadcast to it); gives maps (B, H, W)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +59,9 @@ def grad_cam(features: Tensor, gradients: Tensor) -> Tensor:
 def grad_cam_pp(features: Tensor, gradients: Tensor) -> Tensor:
     """(B, h, w): each channel weighed by its gradients, those first that few places share.
 
-    The weights of the paper are g² / (2 g² + g³ ΣA), and count where g is above zero, which makes them 1 / (2 + g ΣA). Its
-    factor exp(logit), the same for all places of an image, is left out: the paper divides by it, a fixed scale must not
-    have it. Features below zero, which its networks have not, do not lower ΣA below zero.
+    The weights of the paper are g² / (2 g² + g³ ΣA), and count where g is above zero, which makes them 1 / (2 + g ΣA).
+    Its factor exp(logit), the same for all places of an image, is left out: the paper divides it away again, and a
+    fixed scale must not have it. Features below zero, which its networks have not, do not lower ΣA below zero.
     """
     total = F.relu(features.sum(dim=(2, 3), keepdim=True))
     towards = F.relu(gradients)
@@ -77,6 +77,14 @@ def hires_cam(features: Tensor, gradients: Tensor) -> Tensor:
 def layer_cam(features: Tensor, gradients: Tensor) -> Tensor:
     """(B, h, w): as `hires_cam`, of the gradients above zero only."""
     return F.relu((F.relu(gradients) * features).sum(dim=1))
+
+
+def without_anything(x: Tensor) -> Tensor:
+    """(B, C, 1, 1) the mean colour of each image: what integrated gradients begin with, and occlusion covers with.
+
+    Of white, grey, black, a blurred image and this, the last two showed by far the most (docs/explain.md).
+    """
+    return x.mean(dim=(2, 3), keepdim=True)
 
 
 def integrated_gradients(model: Classifier, x: Tensor, empty: Tensor) -> Tensor:
@@ -106,7 +114,8 @@ def integrate(model: Classifier, x: Tensor, base: Tensor, steps: int) -> Tensor:
     at = torch.from_numpy((nodes + 1) / 2).to(x.dtype)
     weight = torch.from_numpy(weights / 2).to(x.dtype)
     total = torch.zeros_like(x)
-    for part in torch.arange(steps).split(_at_a_time(x)):
+    for start in range(0, steps, chunk := _at_a_time(x)):
+        part = slice(start, start + chunk)
         points = (base + at[part].view(-1, 1, 1, 1) * (x - base)).requires_grad_()
         (gradients,) = torch.autograd.grad(model(points).sum(), points)
         total += (weight[part].view(-1, 1, 1, 1) * gradients.detach()).sum(dim=0)
@@ -143,7 +152,8 @@ def _occluded(model: Classifier, image: Tensor, empty: Tensor) -> Tensor:
         for lost, (rows, columns) in zip(logit - model(images), some, strict=True):
             total[rows, columns] += lost
             covered[rows, columns] += 1
-    return total / covered
+    mean: Tensor = total / covered
+    return mean
 
 
 def _integration_passes(height: int, width: int) -> int:  # noqa: ARG001
@@ -190,7 +200,9 @@ METHODS: dict[str, Method] = {
     "grad_cam_pp": Method("Grad-CAM++", False, _PER_CELL, _of_features(grad_cam_pp)),
     "hires_cam": Method("HiResCAM", False, _PER_CELL, _of_features(hires_cam)),
     "layer_cam": Method("LayerCAM", False, _PER_CELL, _of_features(layer_cam)),
-    "integrated_gradients": Method("Integrated gradients", True, "logits for each pixel", integrated_gradients, _integration_passes),
+    "integrated_gradients": Method(
+        "Integrated gradients", True, "logits for each pixel", integrated_gradients, _integration_passes
+    ),
     "occlusion": Method("Occlusion", True, "logits lost when covered", occlusion, _occlusion_passes),
 }
 DEFAULT_METHOD = "grad_cam"

@@ -15,11 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from clearmargin.bundle.schema import SaliencyScale
 from clearmargin.errors import BundleError
-from clearmargin.explanation.empty import empty_image
-from clearmargin.explanation.methods import METHODS, find_method
+from clearmargin.explanation.methods import METHODS, find_method, without_anything
 from clearmargin.images.preprocess import Preprocessing
 from clearmargin.models.contract import Classifier, normalise, scale_pixels
-from clearmargin.types import Content
 
 MOST_IMAGES = 48
 _MOST_COSTLY, _FEWEST = 16, 4
@@ -38,7 +36,6 @@ def measure_scales(
     images: NDArray[np.uint8],
     *,
     of: str,
-    content: Content | None,
     methods: Collection[str] = tuple(METHODS),
 ) -> dict[str, SaliencyScale]:
     """The scale of each method, from all the images, or from as many of them as its cost allows.
@@ -50,7 +47,6 @@ def measure_scales(
         preprocessing: of the bundle.
         images: (N, H, W, C) packed, N at least 1, malignant and benign in turn.
         of: what they are, for the record.
-        content: what they show.
         methods: of METHODS.
     """
     scales = {}
@@ -60,7 +56,7 @@ def measure_scales(
         passes = method.passes(preprocessing.height, preprocessing.width)
         affordable = min(MOST_IMAGES if passes <= 2 else _MOST_COSTLY, int(_BUDGET / max(operations * passes, 1)))
         some = images[: max(_FEWEST, affordable)]
-        maps = explain_packed(model, preprocessing, some, method=name, content=content)
+        maps = explain_packed(model, preprocessing, some, method=name)
         saturation = max(float(np.percentile(np.abs(maps), _PERCENTILE)), _LEAST)
         scales[name] = SaliencyScale(saturation=saturation, rule=_RULE, images=len(some), of=of)
     return scales
@@ -72,7 +68,6 @@ def explain_packed(
     images: NDArray[np.uint8],
     *,
     method: str,
-    content: Content | None,
 ) -> NDArray[np.float32]:
     """(N, H, W) maps of packed images (N, H, W, C), batch by batch.
 
@@ -80,12 +75,10 @@ def explain_packed(
         BundleError: a map is not finite.
     """
     compute = find_method(method).compute
-    empty = to_input(empty_image(preprocessing, content), preprocessing)
-    size = batch_size(preprocessing)
-    maps = [
-        compute(model, to_input(images[start : start + size], preprocessing), empty).detach().numpy()
-        for start in range(0, len(images), size)
-    ]
+    size, maps = batch_size(preprocessing), []
+    for start in range(0, len(images), size):
+        x = to_input(images[start : start + size], preprocessing)
+        maps.append(compute(model, x, without_anything(x)).detach().numpy())
     result: NDArray[np.float32] = np.concatenate(maps).astype(np.float32, copy=False)
     if not np.isfinite(result).all():
         raise BundleError(f"the explanation by '{method}' is no finite number at some place; use another method.")

@@ -9,10 +9,12 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from clearmargin.errors import UsageError
 from clearmargin.explanation.draw import ALPHA, draw_overlay, draw_picture
@@ -91,7 +93,7 @@ def explanation_row(explained: Explained, explanation: Explanation | None) -> di
         "scale": explanation.scale.model_dump(),
         "largest": float(explanation.map.max()),
         "smallest": float(explanation.map.min()),
-        "empty_logit": explanation.empty_logit,
+        "plain_logit": explanation.plain_logit,
         "placement": asdict(explanation.placement),
     }
 
@@ -124,8 +126,12 @@ def _write_image(
             write_whole(folder / f"{stem}.png", picture.save)
         if maps:
             row["map"] = f"{stem}.npy"
-            write_whole(folder / f"{stem}.npy", lambda path, values=each.map: np.save(path, values, allow_pickle=False))
+            write_whole(folder / f"{stem}.npy", partial(_save, each.map))
         yield row
+
+
+def _save(values: NDArray[np.float32], path: Path) -> None:
+    np.save(path, values, allow_pickle=False)
 
 
 class _Names:

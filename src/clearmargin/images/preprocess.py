@@ -34,7 +34,7 @@ _PADDING_VALUE = {"black": 0, "white": 255}
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where the network's input lies in an image: a part of it, maybe mirrored, shrunk into the upper left of the input."""
+    """Where the network's input lies in an image: a part, maybe mirrored, shrunk into the upper left of the input."""
 
     size: tuple[int, int]
     """Width and height of the image."""
