@@ -31,8 +31,11 @@ _DARKEST, _BRIGHTEST = 30, 225
 """Of the grey image below the colour, which must be told from black and white."""
 _MARGIN, _GAP, _LINE = 16, 12, 20
 _NARROWEST = 640
+_LEGIBLE_PX = 900
+"""Width of a picture up to which the legend is written in its own size; in wider ones it grows with them."""
 _INK, _FAINT, _PAPER = (25, 25, 25), (105, 105, 105), (255, 255, 255)
 _BAR = (220, 14)
+_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 DISCLAIMER = "Evidence for this network, not for disease."
 
 
@@ -120,17 +123,20 @@ def draw_picture(
     inner = len(panels) * width + (len(panels) - 1) * _GAP
     total = max(inner, _NARROWEST) + 2 * _MARGIN
     lines = _lines(explanations[0], note)
-    legend = _LINE * len(lines) + len(explanations) * 3 * _LINE
+    zoom = min(max(total / _LEGIBLE_PX, 1.0), 2.5)
+    line = round(_LINE * zoom)
+    legend = line * (len(lines) + 3 * len(explanations))
     canvas = Image.new("RGB", (total, height + legend + 3 * _MARGIN), _PAPER)
     for number, panel in enumerate(panels):
         canvas.paste(panel, (_MARGIN + number * (width + _GAP), _MARGIN))
     draw, y = ImageDraw.Draw(canvas), height + 2 * _MARGIN
     for each in explanations:
-        _draw_bar(canvas, draw, each, (_MARGIN, y), alpha)
-        y += 3 * _LINE
+        _draw_bar(canvas, draw, each, (_MARGIN, y), alpha=alpha, zoom=zoom)
+        y += 3 * line
+    font = _font(14 * zoom)
     for text, ink in lines:
-        draw.text((_MARGIN, y), _fit(draw, text, total - 2 * _MARGIN), fill=ink, font=_font(14))
-        y += _LINE
+        draw.text((_MARGIN, y), _fit(draw, text, total - 2 * _MARGIN, font), fill=ink, font=font)
+        y += line
     return canvas
 
 
@@ -156,9 +162,16 @@ def _lines(explanation: Explanation, note: str) -> list[tuple[str, tuple[int, in
 
 
 def _draw_bar(
-    canvas: Image.Image, draw: ImageDraw.ImageDraw, explanation: Explanation, corner: tuple[int, int], alpha: float
+    canvas: Image.Image,
+    draw: ImageDraw.ImageDraw,
+    explanation: Explanation,
+    corner: tuple[int, int],
+    *,
+    alpha: float,
+    zoom: float,
 ) -> None:
-    method, (x, y), (width, height) = find_method(explanation.method), corner, _BAR
+    method, (x, y), (width, height) = find_method(explanation.method), corner, (round(side * zoom) for side in _BAR)
+    small, large = _font(12 * zoom), _font(14 * zoom)
     values = np.linspace(-1 if method.signed else 0, 1, width, dtype=np.float32)
     colour, cover = paint(values)
     middle = (_DARKEST + _BRIGHTEST) / 2
@@ -171,21 +184,21 @@ def _draw_bar(
         at = x + number * (width - 1) / (len(ends) - 1)
         draw.line([(at, y + height), (at, y + height + 4)], fill=_INK)
         anchor = "la" if number == 0 else "ra" if number == len(ends) - 1 else "ma"
-        draw.text((at, y + height + 5), f"{value:.3g}", fill=_INK, font=_font(12), anchor=anchor)
+        draw.text((at, y + height + 5), f"{value:.3g}", fill=_INK, font=small, anchor=anchor)
     right = x + width + _GAP
     meaning = "warm towards malignant, cool towards benign" if method.signed else "warm towards malignant"
-    draw.text((right, y - 3), f"{method.title}: {meaning}", fill=_INK, font=_font(14))
-    draw.text((right, y + _LINE - 4), f"{method.unit}; same scale for every image", fill=_FAINT, font=_font(12))
+    draw.text((right, y - 3), f"{method.title}: {meaning}", fill=_INK, font=large)
+    draw.text((right, y + _LINE * zoom - 4), f"{method.unit}; same scale for every image", fill=_FAINT, font=small)
 
 
-def _fit(draw: ImageDraw.ImageDraw, text: str, width: int) -> str:
+def _fit(draw: ImageDraw.ImageDraw, text: str, width: int, font: _Font) -> str:
     """The text, its beginning left out where it is too long: the end of a path tells more."""
-    if draw.textlength(text, font=_font(14)) <= width:
+    if draw.textlength(text, font=font) <= width:
         return text
-    while text and draw.textlength("…" + text, font=_font(14)) > width:
+    while text and draw.textlength("…" + text, font=font) > width:
         text = text[max(1, len(text) // 50) :]
     return "…" + text
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def _font(size: float) -> _Font:
     return ImageFont.load_default(size=size)
