@@ -99,7 +99,7 @@ def test_the_picture_holds_image_map_and_legend(explained: list[Explained]) -> N
 def test_long_names_are_cut_at_their_beginning(explained: list[Explained]) -> None:
     image, each = explained[1], explained[1].explanations[0]
     assert image.pixels is not None
-    long = replace(each, record=Record("/".join(["a folder"] * 400) + "\n.png"))
+    long = replace(each, record=Record("folder/" + "a name " * 500 + "\n.png"))
     assert draw_picture(image.pixels, [long]).width < 2000
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -157,7 +158,7 @@ def _lines(explanation: Explanation, note: str) -> list[tuple[str, tuple[int, in
         ),
         (DISCLAIMER + (f" {note}" if note else ""), _FAINT),
     ]
-    name = explanation.record.path
+    name = Path(explanation.record.path).name  # a picture is passed on; where it lay is nobody's business
     return [(one_line(name), _FAINT), *lines] if name else lines
 
 
@@ -192,7 +193,7 @@ def _draw_bar(
 
 
 def _fit(draw: ImageDraw.ImageDraw, text: str, width: int, font: _Font) -> str:
-    """The text, its beginning left out where it is too long: the end of a path tells more."""
+    """The text, its beginning left out where it is too long: the end of a name tells more."""
     if draw.textlength(text, font=font) <= width:
         return text
     while text and draw.textlength("…" + text, font=font) > width:
