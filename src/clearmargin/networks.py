@@ -186,7 +186,7 @@ def export(
 
 
 def measure_saliency(model: Classifier, images: Images, rows: NDArray[np.intp], *, of: str) -> dict[str, SaliencyScale]:
-    """The colour scale of each method of explanation, from some of the images in these rows.
+    """The colour scale of each method of explanation that is not too costly, from some of the images in these rows.
 
     Args:
         model: that sees one image, on the CPU, in evaluation mode.
@@ -196,7 +196,7 @@ def measure_saliency(model: Classifier, images: Images, rows: NDArray[np.intp], 
     """
     some = spread_rows(images.manifest.labels(), rows)
     pixels = np.stack([images.store.images[row] for row in some])
-    return measure_scales(model, images.preprocessing, pixels, of=of)
+    return measure_scales(model, images.preprocessing, pixels, of=of, leave_costly=True)
 
 
 def _find_parts(config: RunConfig, assignment: Assignment, listener: Listener) -> NDArray[np.intp] | None:

@@ -33,6 +33,9 @@ def test_costly_methods_see_fewer_images_and_never_none(monkeypatch: pytest.Monk
     monkeypatch.setattr(module, "_BUDGET", 1.0)
     scales = measure_scales(model, SPEC, images, of="tests", methods=methods)
     assert [scales[name].images for name in methods] == [4, 4]
+    monkeypatch.setattr(module, "_MOST", 1e8)
+    scales = measure_scales(model, SPEC, images, of="tests", methods=methods, leave_costly=True)
+    assert list(scales) == ["grad_cam"]
 
 
 def test_images_of_both_classes_in_turn() -> None:

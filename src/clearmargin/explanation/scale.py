@@ -26,8 +26,8 @@ _PERCENTILE = 99
 _RULE = f"the {_PERCENTILE}th percentile of the absolute map over all pixels"
 _LEAST = 1e-6
 """Saturation of maps that are nothing but zeros and rounding."""
-_BUDGET = 1.5e11
-"""Multiplications and additions that measuring one method may take, besides the fewest images."""
+_BUDGET, _MOST = 1.5e11, 2e12
+"""Operations that measuring one method may take, besides the fewest images; and what these may take (minutes)."""
 
 
 def measure_scales(
@@ -37,6 +37,7 @@ def measure_scales(
     *,
     of: str,
     methods: Collection[str] = tuple(METHODS),
+    leave_costly: bool = False,
 ) -> dict[str, SaliencyScale]:
     """The scale of each method, from all the images, or from as many of them as its cost allows.
 
@@ -48,12 +49,15 @@ def measure_scales(
         images: (N, H, W, C) packed, N at least 1, malignant and benign in turn.
         of: what they are, for the record.
         methods: of METHODS.
+        leave_costly: leave out methods that take minutes even on the fewest images.
     """
     scales = {}
     operations = _operations(model, images[:1])
     for name in methods:
         method = find_method(name)
         passes = method.passes(preprocessing.height, preprocessing.width)
+        if leave_costly and operations * passes * _FEWEST > _MOST:
+            continue
         affordable = min(MOST_IMAGES if passes <= 2 else _MOST_COSTLY, int(_BUDGET / max(operations * passes, 1)))
         some = images[: max(_FEWEST, affordable)]
         maps = explain_packed(model, preprocessing, some, method=name)
