@@ -10,10 +10,23 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from clearmargin.api import audit, calibrate, compare, evaluate, export, optimism, split, train
+    from clearmargin.api import (
+        audit,
+        calibrate,
+        compare,
+        evaluate,
+        explain,
+        export,
+        import_keras,
+        load_explainer,
+        optimism,
+        split,
+        train,
+    )
     from clearmargin.data.phantom import PhantomSettings, write_phantom
     from clearmargin.data.sources import SOURCES
     from clearmargin.errors import ClearmarginError
+    from clearmargin.explanation.explainer import Explainer
     from clearmargin.models import MODELS
     from clearmargin.predict.predictor import Predictor, load_bundle
     from clearmargin.types import Listener
@@ -31,6 +44,9 @@ _HOME = {
     "optimism": "clearmargin.api",
     "compare": "clearmargin.api",
     "export": "clearmargin.api",
+    "explain": "clearmargin.api",
+    "load_explainer": "clearmargin.api",
+    "Explainer": "clearmargin.explanation.explainer",
     "load_bundle": "clearmargin.predict.predictor",
     "Predictor": "clearmargin.predict.predictor",
     "Run": "clearmargin.workflow",
@@ -46,6 +62,7 @@ __all__ = [
     "MODELS",
     "SOURCES",
     "ClearmarginError",
+    "Explainer",
     "Listener",
     "PhantomSettings",
     "Predictor",
@@ -54,9 +71,11 @@ __all__ = [
     "calibrate",
     "compare",
     "evaluate",
+    "explain",
     "export",
     "import_keras",
     "load_bundle",
+    "load_explainer",
     "optimism",
     "split",
     "train",

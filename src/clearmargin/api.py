@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from clearmargin.bundle.keras.importing import ImportedModel
     from clearmargin.bundle.targets import Exported
     from clearmargin.data.audit import Audit
+    from clearmargin.explanation.explainer import Explainer
     from clearmargin.images.preprocess import Preprocessing
     from clearmargin.studies.recalibration import Recalibrated
     from clearmargin.workflow import Run
@@ -222,12 +223,12 @@ def export(
     images: Sequence[Pathlike] = (),
     force: bool = False,
 ) -> Exported:
-    """Writes a bundle for others: its network as an ONNX file, or all of it as one `.clearmargin` file.
+    """Writes a bundle for others: its network as an ONNX or a Keras file, or all of it as one `.clearmargin` file.
 
     Args:
         bundle: a bundle folder, a run folder or a `.clearmargin` file.
         out: the file to write.
-        to: `onnx` or `clearmargin`.
+        to: `onnx`, `keras` or `clearmargin`.
         images: to compare the network with torch on, at their own sizes; when empty, drawn patches of several sizes.
         force: replaces a file that is there already.
 
@@ -445,6 +446,75 @@ def _fraction(value: str | float, name: str) -> Fraction:
     if abs(number) > 10**6 or (number != 0 and abs(number) < Fraction(1, 10**9)):
         raise UsageError(f"--{name} {value}: beyond what pixels are multiplied by; give a number such as 1/255.")
     return number
+
+
+def load_explainer(bundle: Pathlike) -> Explainer:
+    """What explains images with a bundle folder or a run folder; one without colour scales finds them on drawn images.
+
+    Raises:
+        BundleError: not a bundle, changed, or incompatible.
+    """
+    from clearmargin.explanation.explainer import Explainer  # noqa: PLC0415  (torch)
+    from clearmargin.predict.predictor import load_bundle  # noqa: PLC0415
+
+    return Explainer(load_bundle(Path(bundle)), scale_images=_draw_images, scale_of=DRAWN)
+
+
+def explain(
+    bundle: Pathlike,
+    images: Sequence[Pathlike],
+    out: Pathlike,
+    *,
+    methods: Sequence[str] = (),
+    alpha: float | None = None,
+    pictures: bool = True,
+    maps: bool = True,
+    legend: bool = True,
+) -> pd.DataFrame:
+    """Pictures of which places of each image moved the network, written to `out`: one row an explanation.
+
+    Args:
+        bundle: a bundle folder or a run folder.
+        images: paths of single images.
+        out: the folder to make.
+        methods: of `clearmargin.explanation.methods.METHODS`; the default one when empty.
+        alpha: how much of the image full colour hides, from 0 to 1.
+        pictures: write a PNG of each.
+        maps: write a .npy of each: float32, in the network's input.
+        legend: pictures have the image beside the map and a legend below.
+
+    Raises:
+        ClearmarginError: one line with what, where and the fix. An image that cannot be read is a row with its reason.
+    """
+    import pandas as pd  # noqa: PLC0415
+
+    from clearmargin.explanation.draw import ALPHA  # noqa: PLC0415
+    from clearmargin.explanation.methods import DEFAULT_METHOD  # noqa: PLC0415
+    from clearmargin.explanation.write import check_folder, write_explanations  # noqa: PLC0415
+    from clearmargin.predict.records import record_of_path  # noqa: PLC0415
+
+    explainer = load_explainer(bundle)
+    check_folder(Path(out))
+    records = [record_of_path(str(path)) for path in ([images] if isinstance(images, str | os.PathLike) else images)]
+    explained = explainer.explain_records(records, methods=list(methods) or [DEFAULT_METHOD])
+    opacity = ALPHA if alpha is None else alpha
+    rows = write_explanations(explained, Path(out), alpha=opacity, pictures=pictures, maps=maps, legend=legend)
+    return pd.DataFrame(list(rows))
+
+
+DRAWN = "drawn phantom images"
+"""On what a colour scale is found where the bundle has none."""
+_DRAWN_IMAGES = 16
+
+
+def _draw_images(preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    import numpy as np  # noqa: PLC0415
+
+    from clearmargin.data.phantom import draw_patch  # noqa: PLC0415
+
+    px = min(max(16, preprocessing.width, preprocessing.height), 256)
+    patches = [draw_patch(1 if seed % 2 == 0 else 0, seed=seed // 2, patch_px=px) for seed in range(_DRAWN_IMAGES)]
+    return np.stack([preprocessing.apply(patch) for patch in patches])
 
 
 def _absolute(path: Pathlike) -> str:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from clearmargin import __version__
 from clearmargin.bundle.export import export_onnx
+from clearmargin.bundle.schema import SaliencyScale
 from clearmargin.bundle.write import Network
 from clearmargin.config import dump_config
 from clearmargin.context import find_step, lay_out, neighbours
@@ -25,6 +26,7 @@ from clearmargin.data.split import Assignment, crossfit_folds
 from clearmargin.data.store import Store
 from clearmargin.evaluation.choices import NO_CONTEXT, known_ids
 from clearmargin.evaluation.context import Surroundings, slide_places, why_too_few
+from clearmargin.explanation.scale import measure_scales, spread_rows
 from clearmargin.images.fields import Fields, make_thumbnails
 from clearmargin.images.preprocess import Preprocessing
 from clearmargin.models.contract import Classifier
@@ -181,6 +183,20 @@ def export(
     listener.stage("export")
     rows = np.unique(np.linspace(0, len(images) - 1, _PARITY_IMAGES).astype(np.intp))
     return export_onnx(model, preprocessing, images[rows])
+
+
+def measure_saliency(model: Classifier, images: Images, rows: NDArray[np.intp], *, of: str) -> dict[str, SaliencyScale]:
+    """The colour scale of each method of explanation that is not too costly, from some of the images in these rows.
+
+    Args:
+        model: that sees one image, on the CPU, in evaluation mode.
+        images: packed.
+        rows: of images that it was not trained on.
+        of: what they are, for the record.
+    """
+    some = spread_rows(images.manifest.labels(), rows)
+    pixels = np.stack([images.store.images[row] for row in some])
+    return measure_scales(model, images.preprocessing, pixels, of=of, leave_costly=True)
 
 
 def _find_parts(config: RunConfig, assignment: Assignment, listener: Listener) -> NDArray[np.intp] | None:

@@ -34,7 +34,7 @@ from clearmargin.evaluation.predictions import write_predictions
 from clearmargin.files import write_json, write_whole
 from clearmargin.images.preprocess import Preprocessing, choose_preprocessing
 from clearmargin.models import check_model_name
-from clearmargin.networks import Images, Learned, learn
+from clearmargin.networks import Images, Learned, learn, measure_saliency
 from clearmargin.reference import Reference
 from clearmargin.report.write import write_artefacts
 from clearmargin.settings import RunConfig
@@ -175,6 +175,9 @@ def run_training(
             lineage=lineage,
             reference=reference,
             cases=describe_cases(config, cases),
+            saliency=measure_saliency(
+                learned.trained.model, images, assignment.rows("validation"), of="images of validation"
+            ),
         )
         write_bundle(out / "bundle", model_file, learned.network, field=learned.field, cases=cases)
         environment |= describe_run(model_file, learned.trained, images.store, log) | {"grey": images.grey}

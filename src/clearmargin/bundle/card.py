@@ -72,7 +72,7 @@ def model_card(model: ModelFile) -> str:
 
 {_validity(lineage)}
 - {_refusal(model.context or model)}
-{_context_limit(model)}- A probability of one image says nothing about the whole breast.
+{_context_limit(model)}{_saliency(model)}- A probability of one image says nothing about the whole breast.
 
 ## Lineage
 
@@ -293,6 +293,16 @@ def _context_limit(model: ModelFile) -> str:
     return (
         "- The figures are those in context: an image by itself has others, and so have slides whose patches lie "
         "farther apart or closer.\n"
+    )
+
+
+def _saliency(model: ModelFile) -> str:
+    if not model.saliency:
+        return ""
+    first = next(iter(model.saliency.values()))
+    return (
+        f"- `clearmargin explain` colours its maps on one fixed scale, found on {first.of}: they are evidence for this "
+        "network, not for disease.\n"
     )
 
 

@@ -179,6 +179,18 @@ class Context(Decisions):
     grid: Grid
 
 
+class SaliencyScale(_Part):
+    """Where the colour of one method's maps is full, for every image alike."""
+
+    saturation: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    """Absolute value of a map, in the method's unit."""
+    rule: str
+    """How it was found."""
+    images: Annotated[int, Field(ge=1)]
+    of: str
+    """What these images are."""
+
+
 class ModelFile(Decisions):
     """model.json: the network, how an image is decided by itself, and in `context` how among its neighbours."""
 
@@ -196,6 +208,8 @@ class ModelFile(Decisions):
     """What the training images look like, to tell when others do not."""
     cases: KeptCases | None = None
     """Training images to show beside new ones; None where the bundle carries none."""
+    saliency: dict[str, SaliencyScale] | None = None
+    """The colour scale of each method of explanation; None where drawn images must do."""
     input_gate: None = None
     """Statistics of the training images; none are kept yet, so no input is refused for its look."""
     lineage: Lineage

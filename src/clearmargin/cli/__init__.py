@@ -23,6 +23,7 @@ from clearmargin.cli.compare import compare
 from clearmargin.cli.demo import demo
 from clearmargin.cli.download import download
 from clearmargin.cli.evaluate import evaluate
+from clearmargin.cli.explain import explain
 from clearmargin.cli.export import export
 from clearmargin.cli.import_keras import import_keras
 from clearmargin.cli.model import model
@@ -41,6 +42,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "train": train,
     "evaluate": evaluate,
     "predict": predict,
+    "explain": explain,
     "report": report,
     "compare": compare,
     "optimism": optimism,

@@ -26,7 +26,7 @@ _MANY = 100
 """Images from which on it is told how far the job is."""
 
 _ASSUMED = "this model was imported, so its threshold of 0.5 is assumed; 'clearmargin calibrate' chooses one."
-_CROPS_ONLY = (
+CROPS_ONLY = (
     "this model was trained on crops around lesions; of whole images its answers mean nothing. "
     "Give crops, or boxes as FILE#xywh=LEFT,TOP,WIDTH,HEIGHT."
 )
@@ -110,7 +110,7 @@ def _warn(model: ModelFile) -> None:
     if lineage.imported is not None and lineage.recalibrated is None:
         print(f"Note: {_ASSUMED}", file=sys.stderr)
     if model.content == "lesion":
-        print(f"Note: {_CROPS_ONLY}", file=sys.stderr)
+        print(f"Note: {CROPS_ONLY}", file=sys.stderr)
 
 
 class _Tally:

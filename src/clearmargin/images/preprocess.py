@@ -9,6 +9,7 @@ network, so that whoever runs the ONNX file feeds plain uint8 images.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -18,6 +19,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 from clearmargin.images.limits import Limits, Pixels, Window
+from clearmargin.images.place import Box
 from clearmargin.images.read import EncodedImage, read_encoded
 from clearmargin.types import Content
 
@@ -30,6 +32,20 @@ _RESAMPLING = {
     "area": Image.Resampling.BOX,
 }
 _PADDING_VALUE = {"black": 0, "white": 255}
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where the network's input lies in an image: a part, maybe mirrored, shrunk into the upper left of the input."""
+
+    size: tuple[int, int]
+    """Width and height of the image."""
+    box: Box
+    """Left, top, width and height of the part that the network sees."""
+    mirrored: bool
+    """That part is turned round, left to right."""
+    filled: tuple[int, int]
+    """Width and height that it takes in the input; what is beyond is padding."""
 
 
 class Preprocessing(BaseModel):
@@ -91,26 +107,39 @@ class Preprocessing(BaseModel):
         Args:
             pixels: uint8 or uint16, (H, W, 1) or (H, W, 3), of any size.
         """
-        if self.region == "breast" or self.orientation == "left":
-            pixels = self._place_breast(pixels)
+        place = self.place(pixels)
+        left, top, width, height = place.box
+        if (width, height) != place.size:
+            pixels = pixels[top : top + height, left : left + width].copy()
+        if place.mirrored:
+            pixels = pixels[:, ::-1].copy()
         if pixels.shape == self.shape and pixels.dtype == np.uint8:
             return pixels.astype(np.uint8, copy=False)
-        fitted = _to_8_bit(_resize(pixels, self._target_size(pixels), self.interpolation))
+        fitted = _to_8_bit(_resize(pixels, place.filled, self.interpolation))
         fitted = _to_channels(fitted, self.channels)
         return self._pad(fitted)
 
-    def _place_breast(self, pixels: Pixels) -> Pixels:
+    def place(self, pixels: Pixels) -> Placement:
+        """Where the network's input lies in the image.
+
+        >>> Preprocessing(width=4, height=4).place(np.zeros((4, 2, 1), np.uint8))
+        Placement(size=(2, 4), box=(0, 0, 2, 4), mirrored=False, filled=(2, 4))
+        """
+        height, width = pixels.shape[:2]
+        whole: Box = (0, 0, width, height)
+        found = self._find_breast(pixels)
+        box = found[0] if found is not None and self.region == "breast" else whole
+        mirrored = found is not None and self.orientation == "left" and found[1] == "right"
+        return Placement((width, height), box, mirrored, self._target_size(box[2], box[3]))
+
+    def _find_breast(self, pixels: Pixels) -> tuple[Box, Literal["left", "right"]] | None:
+        if self.region != "breast" and self.orientation != "left":
+            return None
         from clearmargin.images.breast import find_breast  # noqa: PLC0415  (SciPy, which patches do not need)
 
-        found = find_breast(pixels)
-        if found is None:
-            return pixels
-        (left, top, width, height), side = found
-        placed = pixels[top : top + height, left : left + width] if self.region == "breast" else pixels
-        return (placed[:, ::-1] if self.orientation == "left" and side == "right" else placed).copy()
+        return find_breast(pixels)
 
-    def _target_size(self, pixels: Pixels) -> tuple[int, int]:
-        height, width = pixels.shape[:2]
+    def _target_size(self, width: int, height: int) -> tuple[int, int]:
         if self.fit == "stretch":
             return self.width, self.height
         scale = min(1.0, self.width / width, self.height / height)

@@ -29,7 +29,7 @@ from clearmargin.evaluation.predictions import read_predictions, write_predictio
 from clearmargin.files import write_json
 from clearmargin.models.contract import count_parameters
 from clearmargin.models.ensemble import Ensemble
-from clearmargin.networks import Images, export, find_surroundings, make_fields
+from clearmargin.networks import Images, export, find_surroundings, make_fields, measure_saliency
 from clearmargin.settings import RunConfig
 from clearmargin.training.cases import describe_cases, keep_cases
 from clearmargin.training.log import RunLog
@@ -271,5 +271,6 @@ def _write_ensemble(
         ),
         reference=refer(images, table),
         cases=describe_cases(config, cases),
+        saliency=measure_saliency(model, images, np.arange(len(table)), of="images of all folds"),
     )
     write_bundle(out / "bundle", model_file, network, field=field, cases=cases)

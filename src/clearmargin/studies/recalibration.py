@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from clearmargin.bundle.schema import ModelFile, Recalibration
+from clearmargin.bundle.torch_model import load_torch_model
 from clearmargin.bundle.write import check_new, rewrite_bundle
 from clearmargin.data.audit import audit_images
 from clearmargin.data.manifest import data_hash
@@ -16,7 +17,7 @@ from clearmargin.evaluation.calibration import check_both_classes
 from clearmargin.evaluation.choices import Choices, choose, known_ids
 from clearmargin.evaluation.drift import build_reference
 from clearmargin.evaluation.metrics import brier
-from clearmargin.networks import Images, find_surroundings
+from clearmargin.networks import Images, find_surroundings, measure_saliency
 from clearmargin.predict.predictor import Predictor
 from clearmargin.settings import RunConfig
 from clearmargin.studies.external import choices_of, compute_logits
@@ -80,6 +81,9 @@ def recalibrate(predictor: Predictor, config: RunConfig, out: Path, *, listener:
     choices = choices.on("the images of the recalibration")
     changes = {
         "reference": reference,
+        "saliency": measure_saliency(
+            load_torch_model(predictor.bundle), images, everyone, of="the images of the recalibration"
+        ),
         "lineage": model.lineage.model_copy(update={"recalibrated": record}),
         **choice_fields(choices),
     }

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from clearmargin.bundle.schema import Architecture, Context, KeptCases, Lineage, ModelFile
+from clearmargin.bundle.schema import Architecture, Context, KeptCases, Lineage, ModelFile, SaliencyScale
 from clearmargin.data.store import Store
 from clearmargin.decision import Abstention, Temperature
 from clearmargin.evaluation.choices import Choices
@@ -30,6 +30,7 @@ def build_model_file(
     lineage: Lineage,
     reference: Reference | None,
     cases: KeptCases | None = None,
+    saliency: Mapping[str, SaliencyScale] | None = None,
 ) -> ModelFile:
     """model.json of a model that was trained here."""
     return ModelFile(
@@ -38,6 +39,7 @@ def build_model_file(
         content=content,
         reference=reference,
         cases=cases,
+        saliency=None if saliency is None else dict(saliency),
         lineage=lineage,
         **choice_fields(choices),
     )
