@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from clearmargin.context import Grid
 from clearmargin.decision import Abstention, Beta, Calibration, Isotonic, Level, Platt, Temperature, decide
 from clearmargin.errors import BundleError
+from clearmargin.gate import Gate
 from clearmargin.images.preprocess import Preprocessing
 from clearmargin.reference import Reference
 from clearmargin.types import INTENDED_USE, LABEL_NAMES, Content, LevelName, OperatingPoint
@@ -150,8 +151,10 @@ class ModelFile(Decisions):
     """Why `context` is None."""
     reference: Reference | None = None
     """What the training images look like, to tell when others do not."""
-    input_gate: None = None
-    """Statistics of the training images; none are kept yet, so no input is refused for its look."""
+    input_gate: Gate | None = None
+    """What the training images look like and what the network sees in them, to refuse others."""
+    no_gate: str | None = None
+    """Why `input_gate` is None, so that no image is refused for its look."""
     lineage: Lineage
     intended_use: str = INTENDED_USE
 

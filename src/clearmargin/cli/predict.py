@@ -18,7 +18,7 @@ from clearmargin.cli.options import Frame
 from clearmargin.errors import counted, one_line
 
 if TYPE_CHECKING:
-    from clearmargin.bundle.schema import Decisions
+    from clearmargin.bundle.schema import Decisions, ModelFile
     from clearmargin.types import PooledPrediction, Prediction, Record
 
 
@@ -44,12 +44,19 @@ def predict(
         bool,
         typer.Option("--context/--no-context", help="Neighbours of a patch count, where places are known."),
     ] = True,
+    gate: Annotated[
+        bool,
+        typer.Option("--gate/--no-gate", help="Refuse images unlike those that the model was trained on."),
+    ] = True,
 ) -> None:
     """Decide on images with a trained bundle; exit code 5 when every input was refused."""
     from clearmargin.errors import AllRefused
     from clearmargin.predict.predictor import load_bundle
 
-    predictor = load_bundle(bundle)
+    predictor = load_bundle(bundle, gate=gate)
+    note = gate_note(predictor.bundle.model, gate=gate)
+    if note:
+        print(f"Note: {note}", file=sys.stderr)
     if predictor.bundle.model.lineage.stamp:
         print(f"Note: this model's figures come from an {predictor.bundle.model.lineage.stamp}.", file=sys.stderr)
     if predictor.bundle.model.content == "lesion":
@@ -103,6 +110,19 @@ def _rule(model: Decisions, level: Literal["image", "slide", "patient"]) -> str:
         return f"{text}."
     low, high = promise.between
     return f"{text}; cannot tell from {low:.4f} to {high:.4f} (promised coverage {promise.coverage:g})."
+
+
+def gate_note(model: ModelFile, *, gate: bool) -> str | None:
+    """What whoever reads the decisions must know of the gate: that there is none, or not all of it."""
+    fitted = model.input_gate
+    if fitted is None:
+        why = f" ({model.no_gate})" if model.no_gate else ""
+        return f"this bundle has no input gate{why}: no image is refused for its look. 'calibrate' gives it one."
+    if not gate:
+        return "the input gate is switched off: images unlike those of training are decided too, which means nothing."
+    if fitted.look is None:
+        return f"the input gate checks only size, colour and blank images: {fitted.no_look}."
+    return None
 
 
 def find_records(paths: Iterable[str], *, frame: int | None = None) -> list[Record]:

@@ -26,11 +26,13 @@ from clearmargin.decision import probability
 from clearmargin.errors import BundleError, DataError, ImageError
 from clearmargin.images.fields import make_thumbnails
 from clearmargin.images.limits import Pixels
+from clearmargin.images.read import read_encoded
 from clearmargin.predict.context import cells_of, field_logits, find_slides
+from clearmargin.predict.gate import InputGate
 from clearmargin.predict.pooled import pool_predictions
 from clearmargin.predict.records import record_of_path, records_of_rows
 from clearmargin.predict.session import Session
-from clearmargin.types import Decision, LevelName, PooledPrediction, Prediction, Record
+from clearmargin.types import NOT_GATED, Decision, LevelName, PooledPrediction, Prediction, Record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,10 +41,20 @@ _Read = NDArray[np.uint8] | ImageError
 
 
 class Predictor:
-    """Decides on images with a bundle. Safe to share between threads."""
+    """Decides on images with a bundle, and refuses those that are unlike what its model was shown.
 
-    def __init__(self, bundle: Bundle) -> None:
+    Safe to share between threads.
+
+    Args:
+        bundle: of the model.
+        gate: False decides on any image that can be read, whatever it shows, and says so in each `reason`.
+    """
+
+    def __init__(self, bundle: Bundle, *, gate: bool = True) -> None:
         self.bundle = bundle
+        model = bundle.model
+        self._gate = InputGate(model.input_gate) if gate and model.input_gate is not None else None
+        self._stamp = None if gate or model.input_gate is None else NOT_GATED
         self._session = self._open("model.onnx", bundle.model.preprocessing.shape)
         self._context = bundle.model.context
 
@@ -150,7 +162,9 @@ class Predictor:
         if context.grid.networks > 1:
             pictures = np.stack([thumbnails[row] for row in rows])
             logits.append(field_logits(self._field_session, pictures, cells, self._field[0]))
-        inside = _decisions([alone[row].record for row in rows], context.grid.apply(logits, cells), context)
+        inside = _decisions(
+            [alone[row].record for row in rows], context.grid.apply(logits, cells), context, stamp=self._stamp
+        )
         return alone | {row: replace(each, in_context=True) for row, each in zip(rows, inside, strict=True)}
 
     def _batches(self, records: Iterable[Record]) -> Iterator[tuple[list[Record], list[_Read]]]:
@@ -197,7 +211,7 @@ class Predictor:
         Args:
             pixels: uint8 or uint16, (H, W, C), C = 1 or 3.
         """
-        return self._decide([Record("")], [self.bundle.model.preprocessing.apply(pixels)])[0]
+        return self._decide([Record("")], [self._fit("", pixels)])[0]
 
     def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(N,) logits of malignant, before any calibration.
@@ -219,29 +233,50 @@ class Predictor:
 
     def _read(self, record: Record) -> _Read:
         try:
-            return self.bundle.model.preprocessing.read(record.path)
+            image = read_encoded(record.path).decode(window=self.bundle.model.preprocessing.dicom_window)
+            return self._fit(record.path, image.pixels)
         except ImageError as error:
             return error
 
+    def _fit(self, path: str, pixels: Pixels) -> _Read:
+        """The image as the network takes it, or why its size is refused."""
+        unlike = self._gate.size_refusal(pixels.shape[1], pixels.shape[0]) if self._gate else None
+        return self.bundle.model.preprocessing.apply(pixels) if unlike is None else ImageError("unlike", path, unlike)
+
+    def _judge(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], list[str | None]]:
+        """(N,) logits of fitted images, and why the gate refuses each, None where it does not."""
+        if self._gate is None:
+            return self._session.logits(images), [None] * len(images)
+        if not self._gate.needs_features:
+            return self._session.logits(images), self._gate.refusals(images, None)
+        logits, features = self._session.describe(images)
+        return logits, self._gate.refusals(images, features)
+
     def _decide(self, records: Sequence[Record], images: Sequence[_Read]) -> list[Prediction]:
-        readable = [image for image in images if not isinstance(image, ImageError)]
-        logits = self._session.logits(np.stack(readable)) if readable else np.empty(0, np.float32)
-        there = [record for record, image in zip(records, images, strict=True) if not isinstance(image, ImageError)]
-        decided = iter(_decisions(there, logits, self.bundle.model))
+        refused = {row: image.reason for row, image in enumerate(images) if isinstance(image, ImageError)}
+        rows = [row for row in range(len(images)) if row not in refused]
+        logits = np.empty(0, np.float32)
+        if rows:
+            logits, unlike = self._judge(np.stack([image for image in images if not isinstance(image, ImageError)]))
+            refused |= {row: reason for row, reason in zip(rows, unlike, strict=True) if reason is not None}
+        there = [records[row] for row in rows]
+        decided = dict(zip(rows, _decisions(there, logits, self.bundle.model, stamp=self._stamp), strict=True))
         return [
-            Prediction(record, None, None, "refused", image.reason) if isinstance(image, ImageError) else next(decided)
-            for record, image in zip(records, images, strict=True)
+            Prediction(record, None, None, "refused", refused[row]) if row in refused else decided[row]
+            for row, record in enumerate(records)
         ]
 
 
-def _decisions(records: Sequence[Record], logits: NDArray[np.floating], rule: Decisions) -> list[Prediction]:
+def _decisions(
+    records: Sequence[Record], logits: NDArray[np.floating], rule: Decisions, *, stamp: str | None
+) -> list[Prediction]:
     probabilities = probability(logits, rule.calibrated_by)
     promise = rule.conformal
     withheld = f"too uncertain for the promised coverage of {promise.coverage:g}" if promise else None
     predictions = []
     for record, value, chance, decision in zip(records, logits, probabilities, rule.decide(probabilities), strict=True):
         word: Decision = decision.item()
-        reason = withheld if word == "abstain" else None
+        reason = "; ".join(filter(None, (withheld if word == "abstain" else None, stamp))) or None
         predictions.append(Prediction(record, float(value), float(chance), word, reason))
     return predictions
 
@@ -249,13 +284,17 @@ def _decisions(records: Sequence[Record], logits: NDArray[np.floating], rule: De
 PREDICTION_KEYS = ("path", "patient_id", "slide_id", "x", "y", "probability", "decision", "reason")
 
 
-def load_bundle(path: Path | str) -> Predictor:
+def load_bundle(path: Path | str, *, gate: bool = True) -> Predictor:
     """A predictor ready to decide, from a bundle folder or a run folder.
+
+    Args:
+        path: of the folder.
+        gate: False decides on any image that can be read, whatever it shows, and says so in each `reason`.
 
     Raises:
         BundleError: not a bundle, changed, or incompatible.
     """
-    return Predictor(read_bundle(path))
+    return Predictor(read_bundle(path), gate=gate)
 
 
 def prediction_row(prediction: Prediction) -> dict[str, str | int | float | None]:

@@ -11,6 +11,7 @@ from clearmargin.bundle.schema import Architecture, Context, Lineage, ModelFile
 from clearmargin.data.store import Store
 from clearmargin.decision import Abstention, Temperature
 from clearmargin.evaluation.choices import Choices
+from clearmargin.gate import Gate
 from clearmargin.images.preprocess import Preprocessing
 from clearmargin.models.backbones import Backbone
 from clearmargin.models.contract import count_parameters
@@ -29,6 +30,7 @@ def build_model_file(
     content: Content | None,
     lineage: Lineage,
     reference: Reference | None,
+    gate: Gate | None = None,
 ) -> ModelFile:
     """model.json of a model that was trained here."""
     return ModelFile(
@@ -36,6 +38,7 @@ def build_model_file(
         preprocessing=preprocessing,
         content=content,
         reference=reference,
+        input_gate=gate,
         lineage=lineage,
         **choice_fields(choices),
     )
