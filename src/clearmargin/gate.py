@@ -75,7 +75,7 @@ class Evidence(_Value):
 
 
 class Tail(_Value):
-    """One statistic in training: the typical value, and those that almost no image goes below or above."""
+    """One statistic in training: the typical value, and those that few images of a new patient go below or above."""
 
     low: _Finite
     middle: _Finite
@@ -96,7 +96,7 @@ class Look(_Value):
     """(S, S): deviations from the middle times this are of unit variance and uncorrelated in training."""
     joint_edge: _Positive
     """The root mean square of those which almost no training image exceeds."""
-    threshold: Annotated[float, Field(ge=1, allow_inf_nan=False)]
+    threshold: _Positive
     evidence: Evidence
 
     @model_validator(mode="after")
@@ -159,7 +159,7 @@ class Features(_Value):
     width: Annotated[int, Field(ge=1)]
     """Features that the ONNX network gives, those of several networks side by side."""
     blocks: Annotated[tuple[Block, ...], Field(min_length=1, max_length=100)]
-    threshold: Annotated[float, Field(ge=1, allow_inf_nan=False)]
+    threshold: _Positive
     evidence: Evidence
 
     @model_validator(mode="after")

@@ -3,7 +3,7 @@
 Each threshold is chosen on images that what it judges by was not fitted on: the looks of a patient are judged by those
 of other patients, and what a network sees by patients that it was not trained on. It is the distance that the allowed
 share of these images exceeds, patients counting alike, widened by what so few patients leave unknown: by the one-sided
-95 % confidence margin of the mean, over patients, of the logarithm of each one's own such distance. Fewer than three
+80 % confidence margin of the mean, over patients, of the logarithm of each one's own such distance. Fewer than three
 patients have no threshold.
 """
 
@@ -47,11 +47,12 @@ FIXED_SCALE, FREE_SCALE = 2.0, 8.0
 matter of magnification, and a view, which is of one thing however many pixels it has."""
 
 _TAIL = 0.005
-_CONFIDENCE = 0.95
+_CONFIDENCE = 0.8
 _FOLDS = 10
 _RIDGE = 0.05  # of the unit matrix in a correlation, however many images there are
 _MOST_AXES = 32
 _IMAGES_PER_AXIS = 8
+_SHORTEST = 0.5  # of a tail: a statistic may be narrower in new patients, but hardly by more
 _FAINTEST = 1e-3  # of the unit variance of a feature
 
 Rows = NDArray[np.intp]
@@ -162,12 +163,18 @@ def fit_look(
     widths = np.asarray(visible)
 
     def unlikeness(rows: Rows, others: Rows) -> Floats:
-        fitted = _fit_look(values[others], weights[others], names, widths)
-        distances: Floats = np.abs(fitted.distances(values[rows])).max(axis=1)
-        return distances
+        return _fit_look(values[others], weights[others], names, widths).distances(values[rows])
 
-    threshold, evidence = _choose(_judged_by_others(unlikeness, groups), groups, patients, chosen_on=chosen_on)
-    return _fit_look(values, weights, names, widths).model_copy(update={"threshold": threshold, "evidence": evidence})
+    distances = _judged_by_others(unlikeness, groups)
+
+    def farthest(rows: Rows, others: Rows) -> Floats:
+        below, above = _reach(distances[others], weights[others])
+        far: Floats = (np.abs(distances[rows]) / np.where(distances[rows] < 0, below, above)).max(axis=1)
+        return far
+
+    threshold, evidence = _choose(_judged_by_others(farthest, groups), groups, patients, chosen_on=chosen_on)
+    fitted = _stretch(_fit_look(values, weights, names, widths), _reach(distances, weights))
+    return fitted.model_copy(update={"threshold": threshold, "evidence": evidence})
 
 
 def fit_features(
@@ -262,11 +269,11 @@ def _weights(groups: NDArray[np.intp]) -> Floats:
 
 
 def _judged_by_others(unlikeness: Callable[[Rows, Rows], Floats], groups: NDArray[np.intp]) -> Floats:
-    """(N,) distances of each image, by what was fitted on the images of other patients."""
-    folds, distances = groups % _FOLDS, np.empty(len(groups))
-    for fold in np.unique(folds):
-        mine = folds == fold
-        distances[mine] = unlikeness(np.flatnonzero(mine), np.flatnonzero(~mine))
+    """(N, ...) distances of each image, by what was fitted on the images of other patients."""
+    folds = groups % _FOLDS
+    parts = [(np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)) for fold in np.unique(folds)]
+    joined = np.concatenate([unlikeness(mine, others) for mine, others in parts])
+    distances: Floats = joined[np.argsort(np.concatenate([mine for mine, _ in parts]))]
     return distances
 
 
@@ -282,7 +289,7 @@ def _choose(
     spread = float(np.log(np.maximum(own, 1e-6)).std(ddof=1))
     margin = float(stats.t.ppf(_CONFIDENCE, len(own) - 1)) * spread / math.sqrt(len(own))
     unknown = UNKNOWN_PATIENTS if patients is None else 1.0
-    threshold = max(1.0, overall * math.exp(margin) * unknown)
+    threshold = overall * math.exp(margin) * unknown
     evidence = Evidence(
         chosen_on=chosen_on,
         unit="image" if patients is None else "patient",
@@ -291,6 +298,31 @@ def _choose(
         share=float(np.clip(weights[distances > threshold].sum(), 0, 1)),
     )
     return threshold, evidence
+
+
+def _reach(distances: Floats, weights: Floats) -> Floats:
+    """(2, S + 1) how far the images of new patients go below and above, in units of the tails of the others.
+
+    Some statistics differ between patients far more than within them, and some do not: each has a reach of its own, so
+    that the former do not make the gate blind to the latter.
+    """
+    level = [1 - FALSE_REFUSALS / 2 / (2 * distances.shape[1] - 1)]  # each may refuse as much as any other
+    sides = (np.maximum(-distances, 0), np.maximum(distances, 0))
+    reach = [[weighted_quantiles(column, weights, level)[0] for column in side.T] for side in sides]
+    return np.maximum(np.array(reach), _SHORTEST)
+
+
+def _stretch(look: Look, reach: Floats) -> Look:
+    """The look with its tails made so many times longer below and above."""
+    tails = {
+        name: Tail(
+            low=tail.middle - (tail.middle - tail.low) * float(below),
+            middle=tail.middle,
+            high=tail.middle + (tail.high - tail.middle) * float(above),
+        )
+        for (name, tail), below, above in zip(look.statistics.items(), *reach[:, :-1], strict=True)
+    }
+    return look.model_copy(update={"statistics": tails, "joint_edge": look.joint_edge * float(reach[1, -1])})
 
 
 def _fit_look(values: Floats, weights: Floats, names: Sequence[str], visible: Floats) -> Look:

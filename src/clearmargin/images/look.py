@@ -27,7 +27,7 @@ LOOK: tuple[str, ...] = (
 VISIBLE: tuple[float, ...] = (0.02, 0.01, 0.2, 0.5, 0.5, 0.2, 0.02, 0.02, 0.1, 0.05, 0.05, 0.05)
 """A difference in each that can be seen: a smaller spread in training counts as this."""
 
-_CHUNK_PIXELS = 2**19
+_CHUNK_PIXELS = 2**17  # stays in the cache
 _BLACK, _WHITE = 26, 229  # a tenth of the range from either end
 _FAINT = 8  # grey levels of ink below which a tint is noise
 _LEVEL = 0.5  # grey levels added to a difference, so that rounding is no texture

@@ -15,7 +15,8 @@ from clearmargin.gate import Features, Floats, Gate, Look
 from clearmargin.images.look import LOOK, SHARE_ADDED, is_blank, is_grey, measure_look
 from clearmargin.types import GATE_WORDS
 
-_COLUMN = {name: place for place, name in enumerate(LOOK)}
+_TYPICAL = 0.7
+"""Of the threshold: a negative that is nearer than this is called that of a training image."""
 
 
 class InputGate:
@@ -88,7 +89,7 @@ class InputGate:
         if self._look is None:
             return None
         negative = self._look.distances(measure_look(255 - image[None]))
-        if np.abs(negative).max() > self._look.threshold:
+        if np.abs(negative).max() > _TYPICAL * self._look.threshold:
             return None
         return f"{GATE_WORDS['inverted']}: its negative looks like the training images"
 
