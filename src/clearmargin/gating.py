@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from clearmargin.evaluation.choices import OUT_OF_FOLD, VALIDATION, known_ids
 from clearmargin.evaluation.gate import Member, describe_refusals, fit_gate, sample_rows
 from clearmargin.gate import Gate, TestShare
-from clearmargin.images.look import LOOK, VISIBLE, is_blank, is_grey, measure_look
+from clearmargin.images.look import COLOURS, LOOK, VISIBLE, is_blank, is_grey, measure_look
 from clearmargin.images.preprocess import Preprocessing
 from clearmargin.networks import Images
 from clearmargin.predict.gate import judge
@@ -58,12 +58,15 @@ def build_gate(
     features = None if describe is None else _in_chunks(describe, images.store.images, rows)
     if not isinstance(members, int):
         members = [Member(_places(each.trained, rows), _places(each.held_out, rows)) for each in members]
+    grey = _greyness(look, images.preprocessing)
+    # Whether an image has colour is then a fact, or cannot be told: how much of it, says nothing.
+    kept = [place for place, name in enumerate(LOOK) if name not in COLOURS or grey is False]
     return fit_gate(
-        look,
-        names=LOOK,
-        visible=VISIBLE,
+        look[:, kept],
+        names=[LOOK[place] for place in kept],
+        visible=[VISIBLE[place] for place in kept],
         sizes=sizes,
-        grey=_greyness(look, images.preprocessing),
+        grey=grey,
         blank=bool(is_blank(look).any()),
         fixed_scale=_has_fixed_scale(images.manifest.content, sizes, images.preprocessing),
         patients=patients,

@@ -3,8 +3,8 @@
 Each threshold is chosen on images that what it judges by was not fitted on: the looks of a patient are judged by those
 of other patients, and what a network sees by patients that it was not trained on. It is the distance that the allowed
 share of these images exceeds, patients counting alike, widened by what so few patients leave unknown: by the one-sided
-80 % confidence margin of the mean, over patients, of the logarithm of each one's own such distance. Fewer than three
-patients have no threshold.
+80 % confidence margin of the mean, over patients, of the logarithm of each one's own such distance, and where there
+are too few images for such a share, along a log-normal tail. Fewer than three patients have no threshold.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ _RIDGE = 0.05  # of the unit matrix in a correlation, however many images there 
 _MOST_AXES = 32
 _IMAGES_PER_AXIS = 8
 _SHORTEST = 0.5  # of a tail: a statistic may be narrower in new patients, but hardly by more
+_NEAREST = 0.1  # distances below count as this, since their logarithm says nothing of the tail
 _FAINTEST = 1e-3  # of the unit variance of a feature
 
 Rows = NDArray[np.intp]
@@ -286,10 +287,10 @@ def _choose(
     own = np.array(
         [np.quantile(distances[groups == group], level, method="higher") for group in np.unique(groups)], dtype=float
     )
-    spread = float(np.log(np.maximum(own, 1e-6)).std(ddof=1))
+    spread = float(np.log(np.maximum(own, _NEAREST)).std(ddof=1))
     margin = float(stats.t.ppf(_CONFIDENCE, len(own) - 1)) * spread / math.sqrt(len(own))
     unknown = UNKNOWN_PATIENTS if patients is None else 1.0
-    threshold = overall * math.exp(margin) * unknown
+    threshold = overall * math.exp(margin + _beyond(distances, level)) * unknown
     evidence = Evidence(
         chosen_on=chosen_on,
         unit="image" if patients is None else "patient",
@@ -347,6 +348,13 @@ def _fit_look(values: Floats, weights: Floats, names: Sequence[str], visible: Fl
         threshold=1.0,
         evidence=Evidence(chosen_on="", unit="image", n_units=1, n_images=1, share=0),
     )
+
+
+def _beyond(distances: Floats, level: float) -> float:
+    """What to add to the logarithm of the largest distance where there are too few for such a level: a normal tail."""
+    n = len(distances)
+    missing = float(stats.norm.ppf(level) - stats.norm.ppf(n / (n + 1)))
+    return max(0.0, missing) * float(np.log(np.maximum(distances, _NEAREST)).std())
 
 
 def _fit_block(features: Floats, weights: Floats) -> Block:

@@ -24,6 +24,8 @@ LOOK: tuple[str, ...] = (
     "flat",
 )
 """The statistics of `measure_look`, in its order."""
+COLOURS = ("colour", "red_green", "blue_green", "colour_noise")
+"""Those that are constant or arbitrary in images in shades of grey."""
 VISIBLE: tuple[float, ...] = (0.02, 0.01, 0.2, 0.5, 0.5, 0.2, 0.02, 0.02, 0.1, 0.05, 0.05, 0.05)
 """A difference in each that can be seen: a smaller spread in training counts as this."""
 

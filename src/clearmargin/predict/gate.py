@@ -24,7 +24,10 @@ class InputGate:
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
-        self._look = gate.look if gate.look is not None and tuple(gate.look.statistics) == LOOK else None
+        names = list(gate.look.statistics) if gate.look is not None else []
+        # A statistic of a later version is not known here, and what it would refuse cannot be told.
+        self._look = gate.look if names and set(names) <= set(LOOK) else None
+        self._columns = [LOOK.index(name) for name in names if name in LOOK]
 
     @property
     def needs_features(self) -> bool:
@@ -57,9 +60,10 @@ class InputGate:
         values = measure_look(images)
         reasons: list[str | None] = [None] * len(images)
         if self._look is not None:
-            distances = self._look.distances(values)
+            known = values[:, self._columns]
+            distances = self._look.distances(known)
             for row in np.flatnonzero(np.abs(distances).max(axis=1) > self._look.threshold):
-                reasons[row] = self._inverted(images[row]) or _say_look(self._look, values[row], distances[row])
+                reasons[row] = self._inverted(images[row]) or _say_look(self._look, known[row], distances[row])
         part = self._gate.features
         if part is not None and features is not None:
             seen = part.distances(features)
@@ -88,7 +92,7 @@ class InputGate:
         """The reason, where the negative of the image looks like a training image."""
         if self._look is None:
             return None
-        negative = self._look.distances(measure_look(255 - image[None]))
+        negative = self._look.distances(measure_look(255 - image[None])[:, self._columns])
         if np.abs(negative).max() > _TYPICAL * self._look.threshold:
             return None
         return f"{GATE_WORDS['inverted']}: its negative looks like the training images"
@@ -100,7 +104,7 @@ def _say_look(look: Look, values: Floats, distances: Floats) -> str:
     place = int(np.abs(single).argmax())
     if abs(single[place]) <= look.threshold:
         return f"{GATE_WORDS['look']}: light, colour and texture are together as in no training image"
-    name = LOOK[place]
+    name = list(look.statistics)[place]
     high = bool(single[place] > 0)
     shown, write = _SHOWN[name]
     tail = look.statistics[name]
