@@ -1,10 +1,11 @@
 """Fitting the gate: what images must be like, so that about 1 % of those of new patients are refused, and not far more.
 
-Each threshold is chosen on images that what it judges by was not fitted on: the looks of a patient are judged by those
-of other patients, and what a network sees by patients that it was not trained on. It is the distance that the allowed
-share of these images exceeds, patients counting alike, widened by what so few patients leave unknown: by the one-sided
-80 % confidence margin of the mean, over patients, of the logarithm of each one's own such distance, and where there
-are too few images for such a share, along a log-normal tail. Fewer than three patients have no threshold.
+Each bound is chosen on images that what it judges by was not fitted on: the looks of a patient are judged by those of
+other patients, and what a network sees by patients that it was not trained on. It is what the allowed share of these
+images exceeds, patients counting alike, shared out evenly among the statistics, and widened by what so few patients
+leave unknown: to the upper end of its one-sided 80 % confidence interval (patients resampled, on the logarithm,
+Student's t), and where there are too few images for such a share, along a log-normal tail. Fewer than three patients
+have no bounds.
 """
 
 from __future__ import annotations
@@ -49,10 +50,11 @@ matter of magnification, and a view, which is of one thing however many pixels i
 _TAIL = 0.005
 _CONFIDENCE = 0.8
 _FOLDS = 10
+_RESAMPLES = 200
 _RIDGE = 0.05  # of the unit matrix in a correlation, however many images there are
 _MOST_AXES = 32
 _IMAGES_PER_AXIS = 8
-_SHORTEST = 0.5  # of a tail: a statistic may be narrower in new patients, but hardly by more
+_SHORTEST = 1.0  # of a tail: few images of new patients may be a chance
 _NEAREST = 0.1  # distances below count as this, since their logarithm says nothing of the tail
 _FAINTEST = 1e-3  # of the unit variance of a feature
 
@@ -167,14 +169,12 @@ def fit_look(
         return _fit_look(values[others], weights[others], names, widths).distances(values[rows])
 
     distances = _judged_by_others(unlikeness, groups)
-
-    def farthest(rows: Rows, others: Rows) -> Floats:
-        below, above = _reach(distances[others], weights[others])
-        far: Floats = (np.abs(distances[rows]) / np.where(distances[rows] < 0, below, above)).max(axis=1)
-        return far
-
-    threshold, evidence = _choose(_judged_by_others(farthest, groups), groups, patients, chosen_on=chosen_on)
-    fitted = _stretch(_fit_look(values, weights, names, widths), _reach(distances, weights))
+    below, above = np.maximum(-distances, 0), np.maximum(distances, 0)
+    reach = np.array([_reach(below, groups), _reach(above, groups)])
+    farthest = np.maximum(below / reach[0], above / reach[1]).max(axis=1)
+    threshold = 1.0 if patients is not None else UNKNOWN_PATIENTS
+    evidence = _evidence(farthest, threshold, groups, patients, chosen_on=chosen_on)
+    fitted = _stretch(_fit_look(values, weights, names, widths), reach)
     return fitted.model_copy(update={"threshold": threshold, "evidence": evidence})
 
 
@@ -282,35 +282,40 @@ def _choose(
     distances: Floats, groups: NDArray[np.intp], patients: Patients | None, *, chosen_on: str
 ) -> tuple[float, Evidence]:
     """The threshold for half of the allowed share, since two parts may refuse an image, and on what it was chosen."""
-    level, weights = 1 - FALSE_REFUSALS / 2, _weights(groups)
-    overall = float(weighted_quantiles(distances, weights, [level])[0])
-    own = np.array(
-        [np.quantile(distances[groups == group], level, method="higher") for group in np.unique(groups)], dtype=float
-    )
-    spread = float(np.log(np.maximum(own, _NEAREST)).std(ddof=1))
-    margin = float(stats.t.ppf(_CONFIDENCE, len(own) - 1)) * spread / math.sqrt(len(own))
     unknown = UNKNOWN_PATIENTS if patients is None else 1.0
-    threshold = overall * math.exp(margin + _beyond(distances, level)) * unknown
-    evidence = Evidence(
+    threshold = max(_NEAREST, _widened_quantile(distances, groups, 1 - FALSE_REFUSALS / 2) * unknown)
+    return threshold, _evidence(distances, threshold, groups, patients, chosen_on=chosen_on)
+
+
+def _evidence(
+    distances: Floats, threshold: float, groups: NDArray[np.intp], patients: Patients | None, *, chosen_on: str
+) -> Evidence:
+    return Evidence(
         chosen_on=chosen_on,
         unit="image" if patients is None else "patient",
-        n_units=len(distances) if patients is None else len(own),
+        n_units=len(distances) if patients is None else len(np.unique(groups)),
         n_images=len(distances),
-        share=float(np.clip(weights[distances > threshold].sum(), 0, 1)),
+        share=float(np.clip(_weights(groups)[distances > threshold].sum(), 0, 1)),
     )
-    return threshold, evidence
 
 
-def _reach(distances: Floats, weights: Floats) -> Floats:
-    """(2, S + 1) how far the images of new patients go below and above, in units of the tails of the others.
+def _widened_quantile(distances: Floats, groups: NDArray[np.intp], level: float) -> float:
+    """The quantile at that level, patients weighing alike, as large as it may be by what so few leave unknown."""
+    quantile = float(weighted_quantiles(distances, _weights(groups), [level])[0])
+    tail = float(stats.t.ppf(_CONFIDENCE, len(np.unique(groups)) - 1))
+    return quantile * math.exp(tail * _standard_error(distances, groups, level) + _beyond(distances, level))
 
-    Some statistics differ between patients far more than within them, and some do not: each has a reach of its own, so
-    that the former do not make the gate blind to the latter.
+
+def _reach(distances: Floats, groups: NDArray[np.intp]) -> Floats:
+    """(S + 1,) how far the images of new patients go to one side, in units of the tails of the others.
+
+    Each statistic has its own, beyond which it may refuse as much as any other, so that one in which a few images are
+    odd does not make the gate blind to the rest.
     """
-    level = [1 - FALSE_REFUSALS / 2 / (2 * distances.shape[1] - 1)]  # each may refuse as much as any other
-    sides = (np.maximum(-distances, 0), np.maximum(distances, 0))
-    reach = [[weighted_quantiles(column, weights, level)[0] for column in side.T] for side in sides]
-    return np.maximum(np.array(reach), _SHORTEST)
+    level = 1 - FALSE_REFUSALS / 2 / (2 * distances.shape[1] - 1)
+    quantiles = [_widened_quantile(column, groups, level) for column in distances.T]
+    reach: Floats = np.maximum(np.array(quantiles), _SHORTEST)
+    return reach
 
 
 def _stretch(look: Look, reach: Floats) -> Look:
@@ -348,6 +353,19 @@ def _fit_look(values: Floats, weights: Floats, names: Sequence[str], visible: Fl
         threshold=1.0,
         evidence=Evidence(chosen_on="", unit="image", n_units=1, n_images=1, share=0),
     )
+
+
+def _standard_error(distances: Floats, groups: NDArray[np.intp], level: float) -> float:
+    """Of the logarithm of the quantile at that level, each patient weighing alike, by resampling patients."""
+    codes = np.unique(groups, return_inverse=True)[1]
+    n, order = int(codes.max()) + 1, np.argsort(distances, kind="stable")
+    logs, share = np.log(np.maximum(distances[order], _NEAREST)), _weights(codes)[order]
+    rng, found = np.random.default_rng(0), np.empty(_RESAMPLES)
+    for number in range(_RESAMPLES):
+        times = np.bincount(rng.integers(0, n, n), minlength=n)
+        shares = np.cumsum(share * times[codes[order]])
+        found[number] = logs[min(int(np.searchsorted(shares, level * shares[-1])), len(logs) - 1)]
+    return float(found.std(ddof=1)) * math.sqrt(n / (n - 1))
 
 
 def _beyond(distances: Floats, level: float) -> float:

@@ -19,6 +19,7 @@ LOOK: tuple[str, ...] = (
     "red_green",
     "blue_green",
     "colour_noise",
+    "sharp",
     "fine",
     "coarse",
     "flat",
@@ -26,7 +27,7 @@ LOOK: tuple[str, ...] = (
 """The statistics of `measure_look`, in its order."""
 COLOURS = ("colour", "red_green", "blue_green", "colour_noise")
 """Those that are constant or arbitrary in images in shades of grey."""
-VISIBLE: tuple[float, ...] = (0.02, 0.01, 0.2, 0.5, 0.5, 0.2, 0.02, 0.02, 0.1, 0.05, 0.05, 0.05)
+VISIBLE: tuple[float, ...] = (0.02, 0.01, 0.2, 0.5, 0.5, 0.2, 0.02, 0.02, 0.1, 0.05, 0.05, 0.05, 0.05)
 """A difference in each that can be seen: a smaller spread in training counts as this."""
 
 _CHUNK_PIXELS = 2**17  # stays in the cache
@@ -47,20 +48,21 @@ def measure_look(images: NDArray[np.uint8]) -> NDArray[np.float64]:
     near_black, near_white: logarithm of the share of pixels in the lowest or highest tenth of the range. colour:
     logarithm of the saturation, the range of the channels by the ink (what is not white). red_green, blue_green:
     differences of the means of the channels, -1..1. colour_noise: logarithm of how much the channels change apart
-    from each other between neighbouring pixels, by how much grey does. fine: logarithm of the difference of pixels
-    that are neighbours by that of pixels four apart. coarse: logarithm of the latter by the contrast. flat: share of
-    neighbours that are alike. Grey images, of one channel or of three, have no colour and no colour noise.
+    from each other between neighbouring pixels, by how much grey does. sharp: logarithm of how far pixels lie from
+    the mean of those on either side, by the difference of neighbours: blur leaves no such bends. fine: logarithm of
+    the difference of pixels that are neighbours by that of pixels four apart. coarse: logarithm of the latter by the
+    contrast. flat: share of neighbours that are alike. Grey images, of one channel or of three, have no colour.
 
     Args:
-        images: (N, H, W, C), C = 1 or 3, at least 2 pixels a side.
+        images: (N, H, W, C), C = 1 or 3.
 
     >>> measure_look(np.zeros((1, 8, 8, 1), dtype=np.uint8))[0, LOOK.index("near_black")].round(2).item()
     0.01
     """
+    if len(images) == 0:
+        return np.empty((0, len(LOOK)))
     rows = max(1, _CHUNK_PIXELS // (images.shape[1] * images.shape[2]))
-    # One chunk at least, so that no image still gives a table of the right width.
-    chunks = [_measure(np.asarray(images[start : start + rows])) for start in range(0, max(1, len(images)), rows)]
-    return np.concatenate(chunks)
+    return np.concatenate([_measure(np.asarray(images[first : first + rows])) for first in range(0, len(images), rows)])
 
 
 def is_blank(look: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -97,6 +99,7 @@ def _measure(images: NDArray[np.uint8]) -> NDArray[np.float64]:
         np.log((grey < _BLACK).mean(axis=1) + SHARE_ADDED),
         np.log((grey > _WHITE).mean(axis=1) + SHARE_ADDED),
         *_colours(planes, fine, (height, width)),
+        np.log((2 * _mean(_bends(square), n) + _LEVEL) / (fine + _LEVEL)),
         np.log((fine + _LEVEL) / (coarse + _LEVEL)),
         np.log((coarse + _LEVEL) / (deviation + _LEVEL)),
         _mean(alike, n),
@@ -146,8 +149,26 @@ def _differences(square: NDArray[np.uint8], step: int) -> list[NDArray[np.uint8]
     return found
 
 
+def _bends(square: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+    """How far each pixel lies from the mean of the two beside it, along either axis that is long enough."""
+    found = []
+    if square.shape[1] > 2:
+        found.append(_bend(square[:, :-2], square[:, 1:-1], square[:, 2:]))
+    if square.shape[2] > 2:
+        found.append(_bend(square[:, :, :-2], square[:, :, 1:-1], square[:, :, 2:]))
+    return found
+
+
+def _bend(before: NDArray[np.uint8], here: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    mean = (before & after) + ((before ^ after) >> 1)  # rounded down, without leaving the byte
+    bend: NDArray[np.uint8] = np.maximum(mean, here) - np.minimum(mean, here)
+    return bend
+
+
 def _mean(parts: list[NDArray[np.uint8]] | list[NDArray[np.bool_]], n: int) -> NDArray[np.float64]:
     """(n,) the mean over the values of each image."""
+    if not parts:  # one pixel has no neighbours
+        return np.zeros(n)
     total = sum(part.reshape(n, -1).sum(axis=1, dtype=np.uint32) for part in parts)
-    mean: NDArray[np.float64] = total / max(1, sum(part[0].size for part in parts) if n else 1)
+    mean: NDArray[np.float64] = total / sum(part[0].size for part in parts)
     return mean

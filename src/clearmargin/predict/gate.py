@@ -15,8 +15,8 @@ from clearmargin.gate import Features, Floats, Gate, Look
 from clearmargin.images.look import LOOK, SHARE_ADDED, is_blank, is_grey, measure_look
 from clearmargin.types import GATE_WORDS
 
-_TYPICAL = 0.7
-"""Of the threshold: a negative that is nearer than this is called that of a training image."""
+_TYPICAL = 1.0
+"""A negative that is no farther than almost all training images is called that of one."""
 
 
 class InputGate:
@@ -93,7 +93,7 @@ class InputGate:
         if self._look is None:
             return None
         negative = self._look.distances(measure_look(255 - image[None])[:, self._columns])
-        if np.abs(negative).max() > _TYPICAL * self._look.threshold:
+        if np.abs(negative).max() > _TYPICAL:
             return None
         return f"{GATE_WORDS['inverted']}: its negative looks like the training images"
 
@@ -143,6 +143,7 @@ _SHOWN: dict[str, tuple[str, Callable[[float], str]]] = {
     "red_green": ("red minus green", _number),
     "blue_green": ("blue minus green", _number),
     "colour_noise": ("change of colour by that of grey", _ratio),
+    "sharp": ("bends by differences of neighbouring pixels", _ratio),
     "fine": ("fine by coarse detail", _ratio),
     "coarse": ("coarse detail by contrast", _ratio),
     "flat": ("uniform area", lambda value: f"{value:.0%}"),
@@ -157,7 +158,8 @@ _FAR: dict[str, tuple[str, str]] = {
     "red_green": ("another tint, less red", "another tint, less green"),
     "blue_green": ("another tint, less blue", "another tint, less green"),
     "colour_noise": ("its colours hardly change from place to place", "noise of colour"),
-    "fine": ("blurred", "noise, or far sharper"),
+    "sharp": ("blurred", "noise, or far sharper"),
+    "fine": ("blurred, or far less detail", "noise, or far more detail"),
     "coarse": ("far less structure", "far more structure"),
     "flat": ("grain everywhere", "large uniform areas, as in drawings and screenshots"),
 }
