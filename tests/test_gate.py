@@ -12,7 +12,7 @@ from clearmargin.gate import MOST_FEATURES, Gate, Look, Matrix, Tail, fold_featu
 def test_a_matrix_keeps_its_numbers() -> None:
     table = np.array([[1.5, -2.25], [0.0, 1e-7]])
     kept = Matrix.of(table)
-    np.testing.assert_allclose(Matrix.model_validate_json(kept.model_dump_json()).values(), table, rtol=1e-6)
+    np.testing.assert_allclose(Matrix.model_validate_json(kept.model_dump_json()).values, table, rtol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Annotated, Literal, Self
 
 import numpy as np
@@ -57,8 +58,9 @@ class Matrix(_Value):
             raise ValueError("input_gate: a matrix does not hold the numbers that it promises")
         return self
 
+    @cached_property
     def values(self) -> Floats:
-        """(rows, columns)."""
+        """(rows, columns), to be read only."""
         flat = np.frombuffer(base64.b64decode(self.base64), dtype="<f4")
         return flat.reshape(self.rows, self.columns).astype(np.float64)
 
@@ -115,7 +117,7 @@ class Look(_Value):
         low, middle, high = np.array([(each.low, each.middle, each.high) for each in self.statistics.values()]).T
         deviation = values - middle
         single = deviation / np.where(deviation > 0, high - middle, middle - low)
-        together = np.sqrt(np.mean((deviation @ self.joint.values()) ** 2, axis=1)) / self.joint_edge
+        together = np.sqrt(np.mean((deviation @ self.joint.values) ** 2, axis=1)) / self.joint_edge
         return np.column_stack([single, together])
 
 
@@ -145,9 +147,9 @@ class Block(_Value):
 
     def distances(self, features: Floats) -> Floats:
         """(N,) Mahalanobis distances of folded features (N, D), 1 at the edge of training."""
-        deviation = (features - self.centre.values()) * self.scale.values()
-        along = (deviation @ self.axes.values()) ** 2
-        weights = self.weights.values()[0]
+        deviation = (features - self.centre.values) * self.scale.values
+        along = (deviation @ self.axes.values) ** 2
+        weights = self.weights.values[0]
         rest = np.maximum((deviation**2).sum(axis=1) - along.sum(axis=1), 0)
         squared: Floats = (along @ weights[:-1] + rest * weights[-1]) / features.shape[1]
         return np.sqrt(squared) / self.edge

@@ -69,7 +69,7 @@ GATE_WORDS: dict[str, str] = {
     "blank": "blank",
     "grey": "no colour",
     "in_colour": "in colour",
-    "inverted": "inverted",
+    "inverted": "perhaps inverted",
     "look": "unlike the training images",
     "features": "unlike the training images to the network",
 }

@@ -74,8 +74,8 @@ def test_each_network_is_judged_on_the_patients_that_it_has_not_seen() -> None:
     assert isinstance(fitted, Features)
     assert len(fitted.blocks) == 2
     assert fitted.evidence.n_images == len(ids)
-    np.testing.assert_allclose(fitted.blocks[0].centre.values()[0], values[parts != 0].mean(axis=0), atol=1e-4)
-    np.testing.assert_allclose(fitted.blocks[1].centre.values()[0], values[parts != 1].mean(axis=0), atol=1e-4)
+    np.testing.assert_allclose(fitted.blocks[0].centre.values[0], values[parts != 0].mean(axis=0), atol=1e-4)
+    np.testing.assert_allclose(fitted.blocks[1].centre.values[0], values[parts != 1].mean(axis=0), atol=1e-4)
 
 
 def test_two_held_out_patients_are_too_few_and_all_are_judged_by_the_others() -> None:

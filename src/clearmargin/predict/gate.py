@@ -15,8 +15,8 @@ from clearmargin.gate import Features, Floats, Gate, Look
 from clearmargin.images.look import LOOK, SHARE_ADDED, is_blank, is_grey, measure_look
 from clearmargin.types import GATE_WORDS
 
-_TYPICAL = 1.0
-"""A negative that is no farther than almost all training images is called that of one."""
+_TYPICAL = 0.7
+"""A negative that is no farther from training than this, where 1 is the bound, may be that of such an image."""
 
 
 class InputGate:
@@ -95,11 +95,11 @@ class InputGate:
         negative = self._look.distances(measure_look(255 - image[None])[:, self._columns])
         if np.abs(negative).max() > _TYPICAL:
             return None
-        return f"{GATE_WORDS['inverted']}: its negative looks like the training images"
+        return f"{GATE_WORDS['inverted']}: its negative is not unlike the training images"
 
 
 def _say_look(look: Look, values: Floats, distances: Floats) -> str:
-    """The statistic that lies farthest out, in words with its value and the range in training."""
+    """The statistic that lies farthest out, in words with its value and what is accepted."""
     single = distances[:-1]
     place = int(np.abs(single).argmax())
     if abs(single[place]) <= look.threshold:
@@ -108,8 +108,9 @@ def _say_look(look: Look, values: Floats, distances: Floats) -> str:
     high = bool(single[place] > 0)
     shown, write = _SHOWN[name]
     tail = look.statistics[name]
-    low, top = write(tail.low), write(tail.high)
-    return f"{GATE_WORDS['look']}: {_FAR[name][high]} ({shown} {write(values[place])}, in training {low} to {top})"
+    low = write(tail.middle + (tail.low - tail.middle) * look.threshold)
+    top = write(tail.middle + (tail.high - tail.middle) * look.threshold)
+    return f"{GATE_WORDS['look']}: {_FAR[name][high]} ({shown} {write(values[place])}, accepted from {low} to {top})"
 
 
 def _say_features(distance: float, features: Features) -> str:
@@ -121,8 +122,12 @@ def _number(value: float) -> str:
     return f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
 
 
+def _part(value: float) -> str:
+    return f"{min(1.0, max(0.0, value)):.0%}"
+
+
 def _share(value: float) -> str:
-    return f"{max(0.0, np.exp(value) - SHARE_ADDED):.0%}"
+    return _part(np.exp(value) - SHARE_ADDED)
 
 
 def _saturation(value: float) -> str:
@@ -146,7 +151,7 @@ _SHOWN: dict[str, tuple[str, Callable[[float], str]]] = {
     "sharp": ("bends by differences of neighbouring pixels", _ratio),
     "fine": ("fine by coarse detail", _ratio),
     "coarse": ("coarse detail by contrast", _ratio),
-    "flat": ("uniform area", lambda value: f"{value:.0%}"),
+    "flat": ("uniform area", _part),
 }
 _FAR: dict[str, tuple[str, str]] = {
     "brightness": ("far darker", "far brighter"),
