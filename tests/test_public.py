@@ -39,7 +39,7 @@ def test_main_job_from_python(make_folder: Callable[..., Path]) -> None:
 
     settings = {"evaluate.resamples": 100, "train.batch_size": 16}
     run = clearmargin.train(data, data.parent / "run", epochs=1, settings=settings, listener=Hearing())
-    stages = ["audit", "compare", "confounding", "pack", "train", "export", "evaluate", "report"]
+    stages = ["audit", "compare", "confounding", "pack", "train", "export", "evaluate", "gate", "report"]
     assert list(dict.fromkeys(heard)) == stages  # several networks are trained and exported in turn
     assert run.metrics["schema"] == 1
     predictor = clearmargin.load_bundle(run.folder)

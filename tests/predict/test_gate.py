@@ -121,7 +121,10 @@ def test_an_image_without_colour_is_refused(predictor: Predictor, tissue: Tissue
 
 
 def test_a_negative_is_refused_as_one(predictor: Predictor, tissue: Tissue) -> None:
-    assert one_refusal(predictor, 255 - tissue.images[0])== "perhaps inverted: its negative is not unlike the training images"
+    assert (
+        one_refusal(predictor, 255 - tissue.images[0])
+        == "perhaps inverted: its negative is not unlike the training images"
+    )
 
 
 def test_a_blurred_image_is_refused_as_such(predictor: Predictor, tissue: Tissue) -> None:
