@@ -3,7 +3,7 @@
 Each bound is chosen on images that what it judges by was not fitted on: the looks of a patient are judged by those of
 other patients, and what a network sees by patients that it was not trained on. It is what the allowed share of these
 images exceeds, patients counting alike, shared out evenly among the statistics, and widened by what so few patients
-leave unknown: to the upper end of its one-sided 80 % confidence interval (patients resampled, on the logarithm,
+leave unknown: to the upper end of its one-sided 80 % confidence interval, of features 95 % (patients resampled, on the logarithm,
 Student's t), and where there are too few images for such a share, along a log-normal tail. Fewer than three patients
 have no bounds.
 """
@@ -49,6 +49,8 @@ matter of magnification, and a view, which is of one thing however many pixels i
 
 _TAIL = 0.005
 _CONFIDENCE = 0.8
+_CONFIDENCE_IN_FEATURES = 0.95
+"""A patient whose images a network sees otherwise is refused whole, not in part, so few patients tell less."""
 _FOLDS = 10
 _RESAMPLES = 200
 _RIDGE = 0.05  # of the unit matrix in a correlation, however many images there are
@@ -283,7 +285,9 @@ def _choose(
 ) -> tuple[float, Evidence]:
     """The threshold for half of the allowed share, since two parts may refuse an image, and on what it was chosen."""
     unknown = UNKNOWN_PATIENTS if patients is None else 1.0
-    threshold = max(_NEAREST, _widened_quantile(distances, groups, 1 - FALSE_REFUSALS / 2) * unknown)
+    level = 1 - FALSE_REFUSALS / 2
+    widened = _widened_quantile(distances, groups, level, confidence=_CONFIDENCE_IN_FEATURES)
+    threshold = max(_NEAREST, widened * unknown)
     return threshold, _evidence(distances, threshold, groups, patients, chosen_on=chosen_on)
 
 
@@ -299,10 +303,12 @@ def _evidence(
     )
 
 
-def _widened_quantile(distances: Floats, groups: NDArray[np.intp], level: float) -> float:
+def _widened_quantile(
+    distances: Floats, groups: NDArray[np.intp], level: float, *, confidence: float = _CONFIDENCE
+) -> float:
     """The quantile at that level, patients weighing alike, as large as it may be by what so few leave unknown."""
     quantile = float(weighted_quantiles(distances, _weights(groups), [level])[0])
-    tail = float(stats.t.ppf(_CONFIDENCE, len(np.unique(groups)) - 1))
+    tail = float(stats.t.ppf(confidence, len(np.unique(groups)) - 1))
     return quantile * math.exp(tail * _standard_error(distances, groups, level) + _beyond(distances, level))
 
 
