@@ -123,9 +123,6 @@ def test_an_image_without_colour_is_refused(predictor: Predictor, tissue: Tissue
 def test_a_negative_is_refused_as_one(predictor: Predictor, tissue: Tissue) -> None:
     reason = one_refusal(predictor, 255 - tissue.images[0])
     assert reason == "perhaps inverted: its negative is not unlike the training images"
-        one_refusal(predictor, 255 - tissue.images[0])
-        == "perhaps inverted: its negative is not unlike the training images"
-    )
 
 
 def test_a_blurred_image_is_refused_as_such(predictor: Predictor, tissue: Tissue) -> None:

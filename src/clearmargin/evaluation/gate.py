@@ -3,9 +3,9 @@
 Each bound is chosen on images that what it judges by was not fitted on: the looks of a patient are judged by those of
 other patients, and what a network sees by patients that it was not trained on. It is what the allowed share of these
 images exceeds, patients counting alike, shared out evenly among the statistics, and widened by what so few patients
-leave unknown: to the upper end of its one-sided 80 % confidence interval, of features 95 % (patients resampled, on the logarithm,
-Student's t), and where there are too few images for such a share, along a log-normal tail. Fewer than three patients
-have no bounds.
+leave unknown: to the upper end of its one-sided 80 % confidence interval, of features 95 % (patients resampled, on the
+logarithm, Student's t), and where there are too few images for such a share, along a log-normal tail. Fewer than three
+patients have no bounds, and fewer than eight none of features.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from clearmargin.gate import (
 MOST_IMAGES = 20_000
 """Images that a gate is fitted on; of more, as many of each patient as possible."""
 NO_FEATURES = "the network gives no features; a model trained anew does"
-LEAST_UNITS = 3
+LEAST_UNITS, LEAST_UNITS_IN_FEATURES = 3, 8
 LEAST_IMAGES = 8
 UNKNOWN_PATIENTS = 1.5
 """Where patients are unknown, how much they spread is too: thresholds are this many times what images alone give."""
@@ -192,7 +192,7 @@ def fit_features(
         chosen_on: what the images are called.
     """
     everyone = np.arange(len(features))
-    too_few = _why_too_few(patients, everyone)
+    too_few = _why_too_few(patients, everyone, least=LEAST_UNITS_IN_FEATURES)
     if too_few:
         return too_few
     groups = _groups(patients, len(features))
@@ -203,7 +203,7 @@ def fit_features(
     held_out = everyone[:0]
     if not isinstance(members, int):
         held_out = np.unique(np.concatenate([member.held_out for member in members]))
-    if isinstance(members, int) or _why_too_few(patients, held_out):
+    if isinstance(members, int) or _why_too_few(patients, held_out, least=LEAST_UNITS_IN_FEATURES):
 
         def unlikeness(rows: Rows, others: Rows) -> Floats:
             fitted = (_fit_block(part[others], weights[others]).distances(part[rows]) for part in parts)
@@ -243,16 +243,16 @@ def add_refusals(blocks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"images": images, "refused": refused, "share": refused / images, "reasons": reasons}
 
 
-def _why_too_few(patients: Patients | None, rows: Rows) -> str | None:
+def _why_too_few(patients: Patients | None, rows: Rows, *, least: int = LEAST_UNITS) -> str | None:
     if len(rows) < LEAST_IMAGES:
         return (
             f"{counted(len(rows), 'image is', 'images are')} too few to say what is unusual ({LEAST_IMAGES} are needed)"
         )
     n_units = len(rows) if patients is None else len(pd.unique(patients[rows]))
-    if n_units < LEAST_UNITS:
+    if n_units < least:
         return (
             f"{counted(n_units, 'patient is', 'patients are')} too few to say how much patients differ; "
-            f"{LEAST_UNITS} are needed"
+            f"{least} are needed"
         )
     return None
 
