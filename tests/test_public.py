@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import clearmargin
@@ -39,13 +40,15 @@ def test_main_job_from_python(make_folder: Callable[..., Path]) -> None:
 
     settings = {"evaluate.resamples": 100, "train.batch_size": 16}
     run = clearmargin.train(data, data.parent / "run", epochs=1, settings=settings, listener=Hearing())
-    stages = ["audit", "compare", "confounding", "pack", "train", "export", "evaluate", "report"]
+    stages = ["audit", "compare", "confounding", "pack", "train", "export", "evaluate", "gate", "report"]
     assert list(dict.fromkeys(heard)) == stages  # several networks are trained and exported in turn
     assert run.metrics["schema"] == 1
     predictor = clearmargin.load_bundle(run.folder)
     by_table = predictor.predict(table)
     by_path = predictor.predict(table["path"].tolist())
-    assert by_table["probability"].tolist() == by_path["probability"].tolist()
+    refused = by_table["decision"] == "refused"
+    assert refused.mean() < 0.05, by_table["reason"][refused].tolist()
+    np.testing.assert_array_equal(by_table["probability"], by_path["probability"])
     assert by_table["patient_id"].tolist() == table["patient_id"].tolist()
 
 

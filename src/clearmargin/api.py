@@ -448,8 +448,12 @@ def _fraction(value: str | float, name: str) -> Fraction:
     return number
 
 
-def load_explainer(bundle: Pathlike) -> Explainer:
-    """What explains images with a bundle folder or a run folder; one without colour scales finds them on drawn images.
+def load_explainer(bundle: Pathlike, *, gate: bool = True) -> Explainer:
+    """What explains images with a bundle; one without colour scales finds them on drawn images.
+
+    Args:
+        bundle: a bundle folder, a run folder or a `.clearmargin` file.
+        gate: images unlike those of training are refused.
 
     Raises:
         BundleError: not a bundle, changed, or incompatible.
@@ -457,7 +461,7 @@ def load_explainer(bundle: Pathlike) -> Explainer:
     from clearmargin.explanation.explainer import Explainer  # noqa: PLC0415  (torch)
     from clearmargin.predict.predictor import load_bundle  # noqa: PLC0415
 
-    return Explainer(load_bundle(Path(bundle)), scale_images=_draw_images, scale_of=DRAWN)
+    return Explainer(load_bundle(Path(bundle), gate=gate), scale_images=_draw_images, scale_of=DRAWN)
 
 
 def explain(
@@ -470,6 +474,7 @@ def explain(
     pictures: bool = True,
     maps: bool = True,
     legend: bool = True,
+    gate: bool = True,
 ) -> pd.DataFrame:
     """Pictures of which places of each image moved the network, written to `out`: one row an explanation.
 
@@ -482,6 +487,7 @@ def explain(
         pictures: write a PNG of each.
         maps: write a .npy of each: float32, in the network's input.
         legend: pictures have the image beside the map and a legend below.
+        gate: images unlike those of training are refused.
 
     Raises:
         ClearmarginError: one line with what, where and the fix. An image that cannot be read is a row with its reason.
@@ -493,7 +499,7 @@ def explain(
     from clearmargin.explanation.write import check_folder, write_explanations  # noqa: PLC0415
     from clearmargin.predict.records import record_of_path  # noqa: PLC0415
 
-    explainer = load_explainer(bundle)
+    explainer = load_explainer(bundle, gate=gate)
     check_folder(Path(out))
     records = [record_of_path(str(path)) for path in ([images] if isinstance(images, str | os.PathLike) else images)]
     explained = explainer.explain_records(records, methods=list(methods) or [DEFAULT_METHOD])

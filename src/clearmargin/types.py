@@ -64,6 +64,19 @@ FIELD_COLUMN = "logit_field"
 CONTEXT_COLUMNS: tuple[str, ...] = (FIELD_COLUMN, *ALONE_COLUMNS)
 """What a predictions table has besides, where there is a context."""
 
+GATE_WORDS: dict[str, str] = {
+    "size": "size",
+    "blank": "blank",
+    "grey": "no colour",
+    "in_colour": "in colour",
+    "inverted": "perhaps inverted",
+    "look": "unlike the training images",
+    "features": "unlike the training images to the network",
+}
+"""How the reason begins for which the input gate refuses an image; a colon and the particulars follow."""
+
+NOT_GATED = "not gated"
+"""In the reason of each decision for which the input gate was switched off."""
 OPTIMISTIC_STAMP = "image-level split: optimistic"
 INTENDED_USE = (
     "For research and education. Clearmargin is not a medical device: its output must not be used "

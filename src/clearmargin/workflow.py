@@ -32,9 +32,12 @@ from clearmargin.evaluation.folds import spread
 from clearmargin.evaluation.metrics import FIGURES
 from clearmargin.evaluation.predictions import write_predictions
 from clearmargin.files import write_json, write_whole
+from clearmargin.gate import Gate
+from clearmargin.gating import build_gate, describe_gate, describe_with, refuse, shown_as, trained_members, tried_on
 from clearmargin.images.preprocess import Preprocessing, choose_preprocessing
 from clearmargin.models import check_model_name
 from clearmargin.networks import Images, Learned, learn, measure_saliency
+from clearmargin.predict.session import Session
 from clearmargin.reference import Reference
 from clearmargin.report.write import write_artefacts
 from clearmargin.settings import RunConfig
@@ -148,6 +151,7 @@ def run_training(
             metrics["warning"] = LEARNED_NOTHING
         if config.train.seeds > 1:
             metrics["seeds"] = train_other_seeds(config, out, images, metrics, log)
+        gate, metrics["gate"] = fit_gate(images, assignment, learned, log)
         write_json(out / "metrics.json", metrics)
         reference = refer(images, predictions, everything=learned.crossfit > 0)
         cases = keep_cases(
@@ -178,6 +182,7 @@ def run_training(
             saliency=measure_saliency(
                 learned.trained.model, images, assignment.rows("validation"), of="images of validation"
             ),
+            gate=gate,
         )
         write_bundle(out / "bundle", model_file, learned.network, field=learned.field, cases=cases)
         environment |= describe_run(model_file, learned.trained, images.store, log) | {"grey": images.grey}
@@ -321,6 +326,20 @@ def refer(images: Images, predictions: pd.DataFrame, *, everything: bool = False
         probabilities=predictions["probability"].to_numpy(dtype=np.float64)[held_out],
         held_out_patients=None if patients is None else patients[held_out],
     )
+
+
+def fit_gate(
+    images: Images, assignment: Assignment, learned: Learned, listener: Listener
+) -> tuple[Gate, dict[str, Any]]:
+    """The gate of the bundle, fitted on train and validation, and `gate` of metrics.json: what it refuses of test."""
+    listener.stage("gate")
+    describe = describe_with(Session(learned.network.onnx))
+    trained, splits = learned.trained, np.asarray(assignment.splits)
+    members = trained_members(trained.parts, len(trained.networks), splits, by_image=assignment.protocol == "image")
+    shown, test = np.flatnonzero(splits != "test"), np.flatnonzero(splits == "test")
+    gate = build_gate(images, describe, rows=shown, members=members, chosen_on=shown_as(learned.crossfit))
+    reasons = refuse(gate, images, describe, rows=test)
+    return tried_on(gate, reasons), describe_gate(gate, reasons)
 
 
 def finish(out: Path, metrics: Mapping[str, Any], images: Images, log: Listener, *, with_report: bool = True) -> None:

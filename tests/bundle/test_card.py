@@ -112,7 +112,7 @@ def test_the_promise_of_abstention_is_told_with_its_region() -> None:
     card = model_card(changed(conformal=REGION))
     assert "Answers benign, malignant or *cannot tell* (probabilities from 0.2500 to 0.6250)" in card
     assert "promised coverage 0.9: for a new patient like the 40 that it was fitted on" in card
-    assert "It refuses no image for its look" in card
+    assert "*Cannot tell* is no guard against images of another kind" in card
 
 
 def test_without_abstention_the_card_says_why() -> None:

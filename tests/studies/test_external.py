@@ -92,8 +92,35 @@ def test_a_darker_scanner_is_told_and_the_same_one_is_not(crossed: Crossed, exte
         target = tmp_path / "dark" / path.relative_to(crossed.others)
         target.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray((np.asarray(Image.open(path)) * 0.5).astype(np.uint8)).save(target)
-    dark = clearmargin.evaluate(crossed.folder, tmp_path / "dark", tmp_path / "out", settings=QUICK).metrics["drift"]
-    assert "shifted" in {entry["verdict"] for entry in dark["inputs"]}
+    run = clearmargin.evaluate(crossed.folder, tmp_path / "dark", tmp_path / "out", settings=QUICK)
+    assert "shifted" in {entry["verdict"] for entry in run.metrics["drift"]["inputs"]}
+    gate = run.metrics["gate"]
+    assert gate["images"] == run.metrics["test"]["image"]["n_images"] == 160  # the figures are of all of them
+    predicted = clearmargin.load_bundle(run.folder).predict(sorted((tmp_path / "dark").rglob("*.png")))
+    assert gate["refused"] == (predicted["decision"] == "refused").sum() == sum(gate["reasons"].values())
+
+
+def test_other_patients_of_the_same_kind_are_hardly_ever_refused(external: Path) -> None:
+    gate = json.loads((external / "metrics.json").read_text())["gate"]
+    assert gate["images"] == 160
+    assert gate["refused"] <= 5
+
+
+def test_a_recalibrated_bundle_accepts_the_images_of_its_recalibration(crossed: Crossed, tmp_path: Path) -> None:
+    for path in crossed.others.rglob("*.png"):
+        target = tmp_path / "green" / path.relative_to(crossed.others)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.asarray(Image.open(path))[:, :, [1, 0, 2]]).save(target)
+    files = sorted((tmp_path / "green").rglob("*.png"))
+    before = clearmargin.load_bundle(crossed.folder).predict(files)["decision"]
+    assert (before == "refused").mean() > 0.5
+    clearmargin.calibrate(crossed.folder, tmp_path / "green", tmp_path / "new", settings=QUICK)
+    after = clearmargin.load_bundle(tmp_path / "new").predict(files)["decision"]
+    assert (after == "refused").mean() < 0.05
+    gate = read_bundle(tmp_path / "new").model.input_gate
+    assert gate is not None
+    assert gate.chosen_on == "the images of the recalibration"
+    assert gate.on_test is None
 
 
 def test_recalibration_is_offered_where_labels_are_turned_and_never_made(crossed: Crossed, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from clearmargin.bundle.schema import Context, Decisions, Lineage, ModelFile, Recalibration
 from clearmargin.decision import Beta, Calibration, Level, Platt, Temperature
+from clearmargin.gate import FALSE_REFUSALS, Features, Look
 from clearmargin.types import LEVELS, OperatingPoint
 
 _FIGURES = {
@@ -64,6 +65,10 @@ def model_card(model: ModelFile) -> str:
 {_cases(model)}
 {_deciding(model)}
 
+## What it refuses
+
+{_refused(model)}
+
 ## The evidence
 
 {_evidence(model)}
@@ -71,7 +76,7 @@ def model_card(model: ModelFile) -> str:
 ## Limits
 
 {_validity(lineage)}
-- {_refusal(model.context or model)}
+- {_cannot_tell(model.context or model)}
 {_context_limit(model)}{_saliency(model)}- A probability of one image says nothing about the whole breast.
 
 ## Lineage
@@ -306,10 +311,43 @@ def _saliency(model: ModelFile) -> str:
     )
 
 
-def _refusal(decisions: Decisions) -> str:
+def _cannot_tell(decisions: Decisions) -> str:
     if decisions.conformal is None:
-        return 'The model does not say "I cannot tell" and refuses no image for its look: check what goes in.'
-    return "It refuses no image for its look, and *cannot tell* is no guard against images of another kind."
+        return 'The model does not say "I cannot tell", and its gate stops only what is plainly unlike.'
+    return "*Cannot tell* is no guard against images of another kind, and the gate stops only what is plainly unlike."
+
+
+def _refused(model: ModelFile) -> str:
+    gate = model.input_gate
+    if gate is None:
+        why = f": {model.no_gate}" if model.no_gate else ""
+        return f"- It refuses no image for its look{why}. `clearmargin calibrate` gives it a gate"
+    small, large = (f"{width}×{height}" for width, height in (gate.sizes.smallest, gate.sizes.largest))
+    colour = {True: "; images in colour", False: "; images without colour", None: ""}[gate.grey]
+    blank = "" if gate.blank else "; blank images"
+    lines = [
+        f"- What it was shown: {gate.chosen_on}",
+        f"- Refused: images more than {gate.sizes.factor:g} times larger than {large} pixels or smaller than {small}"
+        f"{colour}{blank}",
+        f"- Refused: images that look otherwise{_chosen(gate.look, gate.no_look)}",
+        f"- Refused: images in which the network sees something else{_chosen(gate.features, gate.no_features)}",
+    ]
+    if gate.on_test is not None:
+        refused, images = gate.on_test.refused, gate.on_test.images
+        lines.append(f"- Of {images:,} images of test it refuses {refused:,} ({refused / images:.1%})")
+    lines.append("- `predict --no-gate` decides on them all the same, and says so in each row")
+    return "\n".join(lines)
+
+
+def _chosen(part: Look | Features | None, missing: str | None) -> str:
+    if part is None:
+        return f": not checked, since {missing}"
+    chosen = part.evidence
+    whose = "patients" if chosen.unit == "patient" else "images, whose patients are unknown"
+    return (
+        f"; the threshold allows for {FALSE_REFUSALS / 2:.1%} of the images of new patients, wider the fewer "
+        f"were judged: {chosen.n_units:,} {whose}, of whose images {chosen.share:.1%} are beyond it"
+    )
 
 
 def _figures(metrics: Mapping[str, Any]) -> str:

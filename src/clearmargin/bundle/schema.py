@@ -14,6 +14,7 @@ from clearmargin.bundle.migrate import SCHEMA, STEPS, migrate
 from clearmargin.context import Grid
 from clearmargin.decision import Abstention, Beta, Calibration, Isotonic, Level, Platt, Temperature, decide
 from clearmargin.errors import BundleError
+from clearmargin.gate import Gate
 from clearmargin.graph import Graph
 from clearmargin.images.preprocess import Preprocessing
 from clearmargin.reference import Reference
@@ -210,8 +211,10 @@ class ModelFile(Decisions):
     """Training images to show beside new ones; None where the bundle carries none."""
     saliency: dict[str, SaliencyScale] | None = None
     """The colour scale of each method of explanation; None where drawn images must do."""
-    input_gate: None = None
-    """Statistics of the training images; none are kept yet, so no input is refused for its look."""
+    input_gate: Gate | None = None
+    """What the training images look like and what the network sees in them, to refuse others."""
+    no_gate: str | None = None
+    """Why `input_gate` is None, so that no image is refused for its look."""
     lineage: Lineage
     intended_use: str = INTENDED_USE
 

@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from clearmargin.cli.options import BundlePath, Frame
-from clearmargin.cli.predict import CROPS_ONLY
+from clearmargin.cli.options import BundlePath, Frame, Gated
+from clearmargin.cli.predict import CROPS_ONLY, gate_note
 from clearmargin.errors import one_line
 
 _ALONE = (
@@ -40,6 +40,7 @@ def explain(
         bool, typer.Option("--legend/--no-legend", help="The image beside its map, and a legend; else the map alone.")
     ] = True,
     frame: Frame = None,
+    gate: Gated = True,
     output: Annotated[Literal["table", "json"], typer.Option("--format", help="json is one object a line.")] = "table",
 ) -> None:
     """Show which places of images moved the network: evidence for it, not for disease."""
@@ -54,9 +55,11 @@ def explain(
     for name in names:
         find_method(name)
     records = Inputs(paths, frame=frame)
-    explainer = api.load_explainer(bundle)
+    explainer = api.load_explainer(bundle, gate=gate)
     check_folder(out)
     model = explainer.predictor.bundle.model
+    if not gate and (said := gate_note(model, gate=gate)):
+        print(f"Note: {said}", file=sys.stderr)
     if model.content == "lesion":
         print(f"Note: {CROPS_ONLY}", file=sys.stderr)
     if model.context is not None:

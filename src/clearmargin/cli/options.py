@@ -19,6 +19,9 @@ Data = Annotated[
 BundlePath = Annotated[
     Path, typer.Argument(metavar="BUNDLE", help="A bundle folder, a run folder, or a .clearmargin file.")
 ]
+Gated = Annotated[
+    bool, typer.Option("--gate/--no-gate", help="Refuse images unlike those that the model was trained on.")
+]
 IMAGE_OPTIONS: dict[str, tuple[Any, Any]] = {
     "patient_regex": (
         Annotated[

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 
 import typer
 
-from clearmargin.cli.options import BundlePath, Frame
+from clearmargin.cli.options import BundlePath, Frame, Gated
 from clearmargin.cli.progress import build_listener
 from clearmargin.errors import UsageError, one_line
 from clearmargin.files import write_whole
@@ -56,6 +56,7 @@ def predict(
     similar: Annotated[
         int | None, typer.Option(metavar="K", help="Also the K training images most like each, 1 to 50.")
     ] = None,
+    gate: Gated = True,
 ) -> None:
     """Decide on images with a trained bundle; exit code 5 when every input was refused."""
     from clearmargin.cli.answers import AnswerFile, Job, format_of, write_predictions
@@ -67,14 +68,15 @@ def predict(
     chosen = format_of(out, output)
     if resume and (out is None or level != "image"):
         raise UsageError("--resume goes on with the rows of images in the file that --out names; give --out FILE.")
-    predictor = load_bundle(bundle)
+    predictor = load_bundle(bundle, gate=gate)
     _check_similar(predictor, similar, level)
     model = predictor.bundle.model
-    _warn(model)
+    _warn(model, gate=gate)
     inputs = Inputs(paths, frame=frame)
     file, start = None, 0
     if out is not None and level == "image":
-        job = Job(predictor.bundle.sha256, {"context": context, "frame": frame, "similar": similar}, chosen, inputs)
+        options = {"context": context, "frame": frame, "gate": gate, "similar": similar}
+        job = Job(predictor.bundle.sha256, options, chosen, inputs)
         file = AnswerFile(out, job, resume=resume)
         start = find_start(predictor, inputs, file.rows, context=context)
         file.cut(start)
@@ -102,9 +104,11 @@ def predict(
         raise AllRefused(f"every input was refused ({tally.total:,} in all); see the reasons above.")
 
 
-def _warn(model: ModelFile) -> None:
+def _warn(model: ModelFile, *, gate: bool) -> None:
     """What the user should know of the model before its answers."""
     lineage = model.lineage
+    if note := gate_note(model, gate=gate):
+        print(f"Note: {note}", file=sys.stderr)
     if lineage.stamp:
         print(f"Note: this model's figures come from an {lineage.stamp}.", file=sys.stderr)
     if lineage.imported is not None and lineage.recalibrated is None:
@@ -185,6 +189,19 @@ def _rule(model: Decisions, level: Literal["image", "slide", "patient"]) -> str:
         return f"{text}."
     low, high = promise.between
     return f"{text}; cannot tell from {low:.4f} to {high:.4f} (promised coverage {promise.coverage:g})."
+
+
+def gate_note(model: ModelFile, *, gate: bool) -> str | None:
+    """What whoever reads the decisions must know of the gate: that there is none, or not all of it."""
+    fitted = model.input_gate
+    if fitted is None:
+        why = f" ({model.no_gate})" if model.no_gate else ""
+        return f"this bundle has no input gate{why}: no image is refused for its look. 'calibrate' gives it one."
+    if not gate:
+        return "the input gate is switched off: images unlike those of training are decided too, which means nothing."
+    if fitted.look is None:
+        return f"the input gate checks only size, colour and blank images: {fitted.no_look}."
+    return None
 
 
 def _write_pooled_to(out: Path | None, predictions: Sequence[PooledPrediction], output: Format) -> None:

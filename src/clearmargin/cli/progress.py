@@ -27,6 +27,7 @@ _STAGES = {
     "predict": "Predicting",
     "evaluate": "Evaluating",
     "compare models": "Comparing models",
+    "gate": "Learning what to refuse",
     "report": "Writing the report",
 }
 _IN_BYTES = ("download", "verify")
@@ -96,7 +97,7 @@ class DrawnListener(Listener):
         self._stage, self._name = name, _STAGES.get(name, name)
         self._task = self._progress.add_task(self._name, total=None, amount="", rate="")
         self._progress.start()
-        if name in ("export", "report"):  # nothing to count
+        if name in ("export", "gate", "report"):  # nothing to count
             self._finish()
 
     def advance(self, done: int, total: int) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from clearmargin.decision import Level, decide
-from clearmargin.types import Decision, LevelName, PooledPrediction, Prediction
+from clearmargin.types import NOT_GATED, Decision, LevelName, PooledPrediction, Prediction
 
 POOLED_KEYS = ("patient_id", "slide_id", "n_images", "n_refused", "probability", "decision", "reason")
 
@@ -54,4 +54,5 @@ def _pooled(group: list[Prediction], rule: Level, level: LevelName) -> PooledPre
         return PooledPrediction(*ids, 0, refused, None, "refused", group[0].reason)
     value = rule.probability(chances, np.zeros(len(chances), dtype=np.int64), 1)
     word: Decision = "malignant" if decide(value, rule.threshold)[0] == "malignant" else "benign"
-    return PooledPrediction(*ids, len(chances), refused, float(value[0]), word)
+    stamped = any(NOT_GATED in (each.reason or "") for each in group if each.probability is not None)
+    return PooledPrediction(*ids, len(chances), refused, float(value[0]), word, NOT_GATED if stamped else None)

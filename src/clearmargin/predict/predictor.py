@@ -23,13 +23,15 @@ from clearmargin.decision import probability
 from clearmargin.errors import BundleError, DataError, ImageError
 from clearmargin.images.fields import make_thumbnails
 from clearmargin.images.limits import Pixels
+from clearmargin.images.read import read_encoded
 from clearmargin.predict.batches import decide_in_batches
 from clearmargin.predict.context import cells_of, field_logits, find_slides
+from clearmargin.predict.gate import InputGate
 from clearmargin.predict.pooled import pool_predictions
 from clearmargin.predict.records import record_of_path, records_of_rows
 from clearmargin.predict.session import Session
 from clearmargin.predict.similar import SimilarCases, check_similar, similar_rows
-from clearmargin.types import Decision, LevelName, PooledPrediction, Prediction, Record, SimilarCase
+from clearmargin.types import NOT_GATED, Decision, LevelName, PooledPrediction, Prediction, Record, SimilarCase
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,10 +40,20 @@ _Read = NDArray[np.uint8] | ImageError
 
 
 class Predictor:
-    """Decides on images with a bundle. Safe to share between threads."""
+    """Decides on images with a bundle, and refuses those that are unlike what its model was shown.
 
-    def __init__(self, bundle: Bundle) -> None:
+    Safe to share between threads.
+
+    Args:
+        bundle: of the model.
+        gate: False decides on any image that can be read, whatever it shows, and says so in each `reason`.
+    """
+
+    def __init__(self, bundle: Bundle, *, gate: bool = True) -> None:
         self.bundle = bundle
+        model = bundle.model
+        self._gate = InputGate(model.input_gate) if gate and model.input_gate is not None else None
+        self._stamp = None if gate or model.input_gate is None else NOT_GATED
         self._session = self._open("model.onnx", bundle.model.preprocessing.shape)
         self._context = bundle.model.context
 
@@ -179,7 +191,9 @@ class Predictor:
         if context.grid.networks > 1:
             pictures = np.stack([thumbnails[row] for row in rows])
             logits.append(field_logits(self._field_session, pictures, cells, self._field[0]))
-        inside = _decisions([alone[row].record for row in rows], context.grid.apply(logits, cells), context)
+        inside = _decisions(
+            [alone[row].record for row in rows], context.grid.apply(logits, cells), context, stamp=self._stamp
+        )
         return alone | {
             row: replace(each, in_context=True, similar=alone[row].similar)
             for row, each in zip(rows, inside, strict=True)
@@ -218,7 +232,7 @@ class Predictor:
                 `similar_cases.cases.thumbnails[case.case]`.
         """
         check_similar(similar)
-        return self._decide([Record("")], [self.bundle.model.preprocessing.apply(pixels)], similar)[0]
+        return self._decide([Record("")], [self._fit("", pixels)], similar)[0]
 
     def similar(self, images: NDArray[np.uint8], k: int) -> list[tuple[SimilarCase, ...]]:
         """For each image the `k` training images that the network finds most like it, nearest first.
@@ -255,39 +269,59 @@ class Predictor:
 
     def _read(self, record: Record) -> _Read:
         try:
-            return self.bundle.model.preprocessing.read(record.path)
+            image = read_encoded(record.path).decode(window=self.bundle.model.preprocessing.dicom_window)
+            return self._fit(record.path, image.pixels)
         except ImageError as error:
             return error
 
+    def _fit(self, path: str, pixels: Pixels) -> _Read:
+        """The image as the network takes it, or why its size is refused."""
+        unlike = self._gate.size_refusal(pixels.shape[1], pixels.shape[0]) if self._gate else None
+        return self.bundle.model.preprocessing.apply(pixels) if unlike is None else ImageError("unlike", path, unlike)
+
+    def _judge(
+        self, images: NDArray[np.uint8], *, similar: bool
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None, list[str | None]]:
+        """(N,) logits of fitted images, (N, D) features where they are needed, and why the gate refuses each."""
+        gate = self._gate
+        if similar or (gate is not None and gate.needs_features):
+            logits, features = self._session.describe(images)
+        else:
+            logits, features = self._session.logits(images), None
+        return logits, features, [None] * len(images) if gate is None else gate.refusals(images, features)
+
     def _decide(self, records: Sequence[Record], images: Sequence[_Read], similar: int) -> list[Prediction]:
         cases = self.similar_cases if similar else None
-        readable = [image for image in images if not isinstance(image, ImageError)]
-        there = [record for record, image in zip(records, images, strict=True) if not isinstance(image, ImageError)]
-        if cases is None or not readable:
-            logits = self._session.logits(np.stack(readable)) if readable else np.empty(0, np.float32)
-            decisions = _decisions(there, logits, self.bundle.model)
-        else:
-            logits, features = self._session.describe(np.stack(readable))
-            decisions = _decisions(there, logits, self.bundle.model)
-            found = cases.find(features, [record.patient_id for record in there], similar)
-            decisions = [replace(each, similar=near) for each, near in zip(decisions, found, strict=True)]
-        decided = iter(decisions)
+        refused = {row: image.reason for row, image in enumerate(images) if isinstance(image, ImageError)}
+        rows = [row for row in range(len(images)) if row not in refused]
+        decided: dict[int, Prediction] = {}
+        if rows:
+            there = [records[row] for row in rows]
+            readable = np.stack([image for image in images if not isinstance(image, ImageError)])
+            logits, features, unlike = self._judge(readable, similar=cases is not None)
+            refused |= {row: reason for row, reason in zip(rows, unlike, strict=True) if reason is not None}
+            decisions = _decisions(there, logits, self.bundle.model, stamp=self._stamp)
+            if cases is not None and features is not None:
+                found = cases.find(features, [record.patient_id for record in there], similar)
+                decisions = [replace(each, similar=near) for each, near in zip(decisions, found, strict=True)]
+            decided = dict(zip(rows, decisions, strict=True))
+        none = None if cases is None else ()
         return [
-            Prediction(record, None, None, "refused", image.reason, similar=None if cases is None else ())
-            if isinstance(image, ImageError)
-            else next(decided)
-            for record, image in zip(records, images, strict=True)
+            Prediction(record, None, None, "refused", refused[row], similar=none) if row in refused else decided[row]
+            for row, record in enumerate(records)
         ]
 
 
-def _decisions(records: Sequence[Record], logits: NDArray[np.floating], rule: Decisions) -> list[Prediction]:
+def _decisions(
+    records: Sequence[Record], logits: NDArray[np.floating], rule: Decisions, *, stamp: str | None
+) -> list[Prediction]:
     probabilities = probability(logits, rule.calibrated_by)
     promise = rule.conformal
     withheld = f"too uncertain for the promised coverage of {promise.coverage:g}" if promise else None
     predictions = []
     for record, value, chance, decision in zip(records, logits, probabilities, rule.decide(probabilities), strict=True):
         word: Decision = decision.item()
-        reason = withheld if word == "abstain" else None
+        reason = "; ".join(filter(None, (withheld if word == "abstain" else None, stamp))) or None
         predictions.append(Prediction(record, float(value), float(chance), word, reason))
     return predictions
 
@@ -297,13 +331,17 @@ SIMILAR_KEY = "similar"
 """A further key, where similar images were asked for."""
 
 
-def load_bundle(path: Path | str) -> Predictor:
+def load_bundle(path: Path | str, *, gate: bool = True) -> Predictor:
     """A predictor ready to decide, from a bundle folder or a run folder.
+
+    Args:
+        path: of the folder.
+        gate: False decides on any image that can be read, whatever it shows, and says so in each `reason`.
 
     Raises:
         BundleError: not a bundle, changed, or incompatible.
     """
-    return Predictor(read_bundle(path))
+    return Predictor(read_bundle(path), gate=gate)
 
 
 def prediction_row(prediction: Prediction) -> dict[str, object]:

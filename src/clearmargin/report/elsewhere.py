@@ -12,7 +12,13 @@ from clearmargin.report.words import decimal, signed
 def elsewhere(run: RunFiles) -> Section | None:
     """Drift and recalibration of an external evaluation; None for any other run."""
     parts = [
-        part for part in (_drift(run.metrics.get("drift")), _recalibration(run.metrics.get("recalibration"))) if part
+        part
+        for part in (
+            _drift(run.metrics.get("drift")),
+            _gate(run.metrics) if run.metrics.get("drift") else None,
+            _recalibration(run.metrics.get("recalibration")),
+        )
+        if part
     ]
     return Section("elsewhere", "On other data", tuple(parts)) if parts else None
 
@@ -56,6 +62,24 @@ def _drift(drift: Values | None) -> Part | None:
         wide=True,
     )
     return Part("Are the images alike?", lines, (table,) if rows else ())
+
+
+def _gate(metrics: Values) -> Part | None:
+    gate = metrics.get("gate") or {}
+    if "refused" not in gate:
+        return None
+    rows = [Row(kind, (Shown(f"{count:,}", f"gate.reasons.{kind}"),)) for kind, count in gate["reasons"].items()]
+    lines: tuple[Line, ...] = (
+        (
+            "The model's gate would refuse ",
+            Shown(f"{gate['refused']:,}", "gate.refused"),
+            " of ",
+            Shown(f"{gate['images']:,}", "gate.images"),
+            " images. The figures are of all of them.",
+        ),
+    )
+    table = Table(columns=("Reason", "Images"), rows=tuple(rows), note="")
+    return Part("Which images would it refuse?", lines, (table,) if rows else ())
 
 
 def _quarters(entry: Values, place: str) -> tuple[Shown, Shown]:

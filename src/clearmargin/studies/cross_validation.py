@@ -24,12 +24,15 @@ from clearmargin.evaluation.assemble import evaluate_predictions
 from clearmargin.evaluation.choices import Choices, choose
 from clearmargin.evaluation.context import Surroundings
 from clearmargin.evaluation.folds import across_folds
+from clearmargin.evaluation.gate import Member, add_refusals
 from clearmargin.evaluation.metrics import FIGURES
 from clearmargin.evaluation.predictions import read_predictions, write_predictions
 from clearmargin.files import write_json
+from clearmargin.gating import build_gate, describe_with
 from clearmargin.models.contract import count_parameters
 from clearmargin.models.ensemble import Ensemble
 from clearmargin.networks import Images, export, find_surroundings, make_fields, measure_saliency
+from clearmargin.predict.session import Session
 from clearmargin.settings import RunConfig
 from clearmargin.training.cases import describe_cases, keep_cases
 from clearmargin.training.log import RunLog
@@ -187,6 +190,17 @@ def decide_out_of_fold(
     return pd.concat(parts).sort_index(), by_fold, overall
 
 
+def fold_members(folds: list[Fold], images: Images) -> list[Member]:
+    """Which images the network of each fold was trained on, and which it was tested on."""
+    paths = pd.Index(images.manifest.frame["path"])
+    members = []
+    for fold in folds:
+        table = read_predictions(fold.run.folder / "predictions.csv")
+        rows = {name: paths.get_indexer(table.loc[table["split"] == name, "path"]) for name in ("train", "test")}
+        members.append(Member(rows["train"], rows["test"]))
+    return members
+
+
 def describe_folds(folds: list[Fold], n_folds: int) -> dict[str, Any]:
     """`folds` and `across_folds` of metrics.json."""
     entries = []
@@ -200,6 +214,7 @@ def describe_folds(folds: list[Fold], n_folds: int) -> dict[str, Any]:
         for name in FIGURES
     }
     return {
+        "gate": add_refusals([fold.run.metrics["gate"] for fold in folds if fold.repeat == 0]),
         "folds": entries,
         "across_folds": {name: across_folds(each, test_share=1 / n_folds) for name, each in values.items()},
     }
@@ -272,5 +287,12 @@ def _write_ensemble(
         reference=refer(images, table),
         cases=describe_cases(config, cases),
         saliency=measure_saliency(model, images, np.arange(len(table)), of="images of all folds"),
+        gate=build_gate(
+            images,
+            describe_with(Session(network.onnx)),
+            rows=np.arange(len(images.manifest)),
+            members=fold_members(folds, images) if config.split.by == "patient" else len(folds),
+            chosen_on=_OUT_OF_FOLD,
+        ),
     )
     write_bundle(out / "bundle", model_file, network, field=field, cases=cases)

@@ -31,8 +31,10 @@ from clearmargin.evaluation.drift import compare_with_reference, describe_images
 from clearmargin.evaluation.metrics import brier
 from clearmargin.evaluation.predictions import write_predictions
 from clearmargin.files import write_json
+from clearmargin.gating import describe_gate, describe_with, refuse
 from clearmargin.networks import Images
 from clearmargin.predict.predictor import Predictor
+from clearmargin.predict.session import Session
 from clearmargin.settings import RunConfig
 from clearmargin.training.log import RunLog
 from clearmargin.training.run_folder import describe_environment, open_run
@@ -110,6 +112,9 @@ def evaluate_bundle(
         patients = known_ids(table, "patient_id")
         metrics["drift"] = _describe_drift(model, images, table, patients)
         metrics["recalibration"] = _offer_recalibration(config, table, patients)
+        metrics["gate"] = describe_gate(model.input_gate, find_refusals(predictor, images))
+        if metrics["gate"].get("refused"):
+            log.note(say_refused(metrics["gate"]))
         for text in (metrics["drift"]["text"], metrics["recalibration"]["text"]):
             log.note(text)
         write_json(out / "metrics.json", metrics)
@@ -165,6 +170,23 @@ def compute_logits(predictor: Predictor, images: Images, *, step: int | None) ->
     cells = None if step is None or predictor.bundle.model.architecture.field is None else find_cells(frame, step)
     return (
         table if cells is None else table.assign(**{FIELD_COLUMN: predictor.field_logits(images.store.images, cells)})
+    )
+
+
+def find_refusals(predictor: Predictor, images: Images) -> list[str | None]:
+    """Why the bundle's gate refuses each image, None where it does not."""
+    gate = predictor.bundle.model.input_gate
+    if gate is None:
+        return [None] * len(images.store)
+    return refuse(gate, images, describe_with(Session(predictor.bundle.read("model.onnx"))))
+
+
+def say_refused(gate: dict[str, Any]) -> str:
+    """`gate` of metrics.json in a sentence."""
+    reasons = ", ".join(f"{kind} ({count:,})" for kind, count in gate["reasons"].items())
+    return (
+        f"The model's gate would refuse {gate['refused']:,} of {gate['images']:,} images ({gate['share']:.1%}: "
+        f"{reasons}). The figures are of all images; 'predict' gives these no decision."
     )
 
 

@@ -17,13 +17,17 @@ from clearmargin.evaluation.calibration import check_both_classes
 from clearmargin.evaluation.choices import Choices, choose, known_ids
 from clearmargin.evaluation.drift import build_reference
 from clearmargin.evaluation.metrics import brier
+from clearmargin.gating import build_gate, describe_with
 from clearmargin.networks import Images, find_surroundings, measure_saliency
 from clearmargin.predict.predictor import Predictor
+from clearmargin.predict.session import Session
 from clearmargin.settings import RunConfig
 from clearmargin.studies.external import choices_of, compute_logits
 from clearmargin.training.records import choice_fields
 from clearmargin.training.run_folder import now
 from clearmargin.types import Listener
+
+RECALIBRATED_ON = "the images of the recalibration"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +82,21 @@ def recalibrate(predictor: Predictor, config: RunConfig, out: Path, *, listener:
         scores = decided["probability"].to_numpy(dtype=np.float64)
         fresh = build_reference({}, patients=None, probabilities=scores, held_out_patients=patients)
         reference = reference.model_copy(update={"score": fresh.score if unit == reference.unit else None})
-    choices = choices.on("the images of the recalibration")
+    choices = choices.on(RECALIBRATED_ON)
     changes = {
         "reference": reference,
         "saliency": measure_saliency(
             load_torch_model(predictor.bundle), images, everyone, of="the images of the recalibration"
         ),
+        # Who calibrates on other images means them to be accepted.
+        "input_gate": build_gate(
+            images,
+            describe_with(Session(predictor.bundle.read("model.onnx"))),
+            rows=everyone,
+            members=model.architecture.ensemble,
+            chosen_on=RECALIBRATED_ON,
+        ),
+        "no_gate": None,
         "lineage": model.lineage.model_copy(update={"recalibrated": record}),
         **choice_fields(choices),
     }

@@ -11,6 +11,7 @@ from clearmargin.bundle.schema import Architecture, Context, KeptCases, Lineage,
 from clearmargin.data.store import Store
 from clearmargin.decision import Abstention, Temperature
 from clearmargin.evaluation.choices import Choices
+from clearmargin.gate import Gate
 from clearmargin.images.preprocess import Preprocessing
 from clearmargin.models.backbones import Backbone
 from clearmargin.models.contract import count_parameters
@@ -31,6 +32,7 @@ def build_model_file(
     reference: Reference | None,
     cases: KeptCases | None = None,
     saliency: Mapping[str, SaliencyScale] | None = None,
+    gate: Gate | None = None,
 ) -> ModelFile:
     """model.json of a model that was trained here."""
     return ModelFile(
@@ -40,6 +42,7 @@ def build_model_file(
         reference=reference,
         cases=cases,
         saliency=None if saliency is None else dict(saliency),
+        input_gate=gate,
         lineage=lineage,
         **choice_fields(choices),
     )

@@ -30,6 +30,7 @@ from clearmargin.models.graph import GraphClassifier
 from clearmargin.types import Listener, OperatingPoint
 
 _CHECKED_IMAGES = 8
+_UNSEEN = "the file that the model was imported from says nothing of its training images"
 _UNKNOWN = "the file that the model was imported from holds no rule for it"
 
 
@@ -173,6 +174,7 @@ def _model_file(read: KerasNetwork, preprocessing: Preprocessing, digest: str) -
         no_abstention=_UNKNOWN,
         no_levels={"slide": _UNKNOWN, "patient": _UNKNOWN},
         no_context=_UNKNOWN,
+        no_gate=_UNSEEN,
         lineage=Lineage(
             clearmargin=__version__,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
