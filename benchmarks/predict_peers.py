@@ -1,11 +1,11 @@
 """Prediction beside Keras and beside ONNX Runtime alone: the same network, the same files, the same cores, one run.
 
-    python benchmarks/predict_peers.py --keras-python /tmp/tfenv/bin/python
+    python benchmarks/predict_peers.py --keras-python tfenv/bin/python
     python benchmarks/predict_peers.py --keras-python PYTHON --data FOLDER --images 20000 --nets cnn_3conv alexnet
 
 PYTHON is the interpreter of an environment of its own, so that TensorFlow (600 MB) stays out of this one:
 
-    python3 -m venv /tmp/tfenv && /tmp/tfenv/bin/pip install tensorflow-cpu==2.21.0 pillow
+    python3 -m venv tfenv && tfenv/bin/pip install tensorflow-cpu==2.21.0 pillow
 
 Without it only Clearmargin and ONNX Runtime are measured. Networks have random weights, which cost what trained
 ones do.

@@ -16,9 +16,8 @@ from tests.cli.conftest import Answer, SmallRun
 from tests.slides import PATCHES, Placed
 
 from clearmargin.cli.inputs import Inputs
-from clearmargin.images import preprocess
-from clearmargin.images.limits import Limits
 from clearmargin.images.read import EncodedImage, read_encoded
+from clearmargin.predict import predictor
 
 Call = Callable[..., Answer]
 
@@ -193,14 +192,14 @@ def test_the_first_answers_come_long_before_the_last_image_is_read(
     there: list[int] = []
     read = 0
 
-    def watched(path: str, limits: Limits) -> EncodedImage:
+    def watched(path: str) -> EncodedImage:
         nonlocal read
         read += 1
         if read == 1000:
             there.append(out.read_bytes().count(b"\n"))
-        return read_encoded(path, limits)
+        return read_encoded(path)
 
-    monkeypatch.setattr(preprocess, "read_encoded", watched)
+    monkeypatch.setattr(predictor, "read_encoded", watched)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     assert main(["predict", str(small_run.folder), str(many), "--out", str(out)]) == 0
     assert there[0] > 1000 - 5 * 32

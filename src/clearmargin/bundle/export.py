@@ -58,7 +58,7 @@ def parity(deployed: Deployed, content: bytes, images: NDArray[np.uint8]) -> flo
     """
     from clearmargin.bundle.runtime import open_network, run_network  # noqa: PLC0415  (not needed to import this part)
 
-    session = open_network(content, "the ONNX export")
+    session = open_network(check_onnx(content, "the ONNX export"))
     with torch.inference_mode():
         expected = [output.numpy() for output in deployed(torch.from_numpy(images))]
     actual = run_network(session, images, "the ONNX export")  # files of early versions give logits only

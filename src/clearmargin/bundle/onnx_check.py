@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from clearmargin.bundle.wire import FIXED_32, VARINT, Field, WireError, read_message
@@ -147,8 +148,20 @@ _ASKING: Mapping[str, tuple[int, ...]] = {
 _Shape = list[int | None]
 
 
-def check_onnx(content: bytes, name: str) -> None:
-    """Passes for a network such as our exports are.
+@dataclass(frozen=True, slots=True)
+class CheckedNetwork:
+    """An ONNX file that holds nothing but what our exports hold; `name` is for messages."""
+
+    content: bytes
+    name: str
+    image_shape: tuple[int, int, int]
+    """(H, W, C) of the images that it takes."""
+    outputs: tuple[str, ...]
+    """`logits`, and `features` where it gives them; files of early versions do not."""
+
+
+def check_onnx(content: bytes, name: str) -> CheckedNetwork:
+    """The network, which is one such as our exports are.
 
     Args:
         content: of the file.
@@ -158,12 +171,13 @@ def check_onnx(content: bytes, name: str) -> None:
         BundleError: it is none; says what it holds that it may not.
     """
     try:
-        _check_model(memoryview(content))
+        return CheckedNetwork(content, name, *_check_model(memoryview(content)))
     except WireError as error:
         raise BundleError(f"{name}: refused, since it {error}. Do not trust this file; make the bundle anew.") from None
 
 
-def _check_model(data: memoryview) -> None:
+def _check_model(data: memoryview) -> tuple[tuple[int, int, int], tuple[str, ...]]:
+    """The shape of an image, and the names of the outputs."""
     model = read_message(data, _MODEL)
     if "graph" not in model or not model["opset_import"]:
         raise WireError("is no ONNX network")
@@ -175,10 +189,10 @@ def _check_model(data: memoryview) -> None:
             raise WireError(f"is of opset {opset.get('version')}, not of {OPSETS.start} to {OPSETS.stop - 1}")
     if len(opsets) != 1:
         raise WireError("names several versions of the operators")
-    _check_graph(read_message(model["graph"], _GRAPH))
+    return _check_graph(read_message(model["graph"], _GRAPH))
 
 
-def _check_graph(graph: dict[str, Any]) -> None:
+def _check_graph(graph: dict[str, Any]) -> tuple[tuple[int, int, int], tuple[str, ...]]:
     if len(graph["node"]) > _MAX_NODES or len(graph["initializer"]) > _MAX_TENSORS:
         raise WireError(f"has more than {_MAX_NODES:,} operators or tensors")
     constants: dict[bytes, list[int | float]] = {}
@@ -194,7 +208,8 @@ def _check_graph(graph: dict[str, Any]) -> None:
         _check_node(read_message(each, _NODE), constants)
     for each in graph["value_info"]:
         _read_value(each)
-    _check_signature([_read_value(each) for each in graph["input"]], [_read_value(each) for each in graph["output"]])
+    values = ([_read_value(each) for each in graph[side]] for side in ("input", "output"))
+    return _check_signature(*values)
 
 
 def _check_node(node: dict[str, Any], constants: dict[bytes, list[int | float]]) -> None:
@@ -278,13 +293,14 @@ def _read_value(data: memoryview) -> tuple[str, int | None, _Shape | None]:
 
 def _check_signature(
     inputs: list[tuple[str, int | None, _Shape | None]], outputs: list[tuple[str, int | None, _Shape | None]]
-) -> None:
+) -> tuple[tuple[int, int, int], tuple[str, ...]]:
     match inputs:
         case [(str(taken), kind, [None, int(height), int(width), int(channels)])]:
+            shape = (height, width, channels)
             taken_rightly = taken == INPUT and kind == _UINT8 and channels in (1, 3)
             right = taken_rightly and 0 < height <= _MAX_SIDE and 0 < width <= _MAX_SIDE
         case _:
-            right = False
+            shape, right = (0, 0, 0), False
     names, ranks = tuple(name for name, _, _ in outputs), [shape and len(shape) for _, _, shape in outputs]
     right = right and names in (OUTPUTS[:1], OUTPUTS) and all(kind == _FLOAT for _, kind, _ in outputs)
     if not right or ranks != [1, 2][: len(outputs)]:
@@ -295,6 +311,7 @@ def _check_signature(
     width_of_features = outputs[1][2][1] if len(outputs) == 2 and outputs[1][2] is not None else 1
     if width_of_features is not None and not 0 < width_of_features <= _MAX_FEATURES:
         raise WireError(f"gives features that are not 1 to {_MAX_FEATURES:,} numbers")
+    return shape, names
 
 
 def _text(data: bytes | memoryview) -> str:

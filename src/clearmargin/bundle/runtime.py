@@ -15,37 +15,37 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from clearmargin.bundle.onnx_check import INPUT, check_onnx
+from clearmargin.bundle.onnx_check import INPUT, CheckedNetwork
 from clearmargin.errors import BundleError
 
 _SHARE_OF_MEMORY = 0.5
 _UNKNOWN_MEMORY_BYTES = 8 * 2**30
 
 
-def open_network(content: bytes, name: str) -> onnxruntime.InferenceSession:
+def open_network(network: CheckedNetwork, *, threads: int = 0) -> onnxruntime.InferenceSession:
     """A session for the network, on the CPU.
 
     Args:
-        content: of the ONNX file.
-        name: of the file, for messages.
+        network: what `check_onnx` has passed.
+        threads: of one run; as many as there are cores when 0.
 
     Raises:
-        BundleError: it holds what a network of a bundle may not, or cannot be loaded.
+        BundleError: it cannot be loaded.
     """
-    check_onnx(content, name)
     _bound_memory()
     options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
     options.log_severity_level = 4  # what goes wrong is raised as well
     options.add_session_config_entry("session.use_env_allocators", "1")
     # A thread that waits in a loop takes the core from those that decode.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return onnxruntime.InferenceSession(
-            content, options, providers=["CPUExecutionProvider"], disabled_optimizers=["ConstantFolding"]
+            network.content, options, providers=["CPUExecutionProvider"], disabled_optimizers=["ConstantFolding"]
         )
     except Exception as error:  # ONNX Runtime's errors have no common root below Exception
         text = " ".join(str(error).split())[:200]
-        raise BundleError(f"{name}: ONNX Runtime cannot load it ({text}).") from None
+        raise BundleError(f"{network.name}: ONNX Runtime cannot load it ({text}).") from None
 
 
 def run_network(

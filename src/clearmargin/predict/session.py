@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 import os
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
+from clearmargin.bundle.onnx_check import check_onnx
 from clearmargin.bundle.runtime import open_network, run_network
 from clearmargin.errors import BundleError
 from clearmargin.images.fields import Fields
@@ -33,13 +34,14 @@ class Session:
     """
 
     def __init__(self, content: bytes, *, name: str = "model.onnx") -> None:
-        self._session = open_network(content, name)
-        self._name = name
-        self._outputs, self.image_shape = _check_signature(self._session, name)
-        self.has_features = len(self._outputs) == 2
-        size = math.prod(self.image_shape)
+        network = check_onnx(content, name)
+        self._name, self._outputs, self.image_shape = name, network.outputs, network.image_shape
+        self.has_features = len(network.outputs) == 2
+        size, cores = math.prod(self.image_shape), os.cpu_count() or 1
         self.batch = max(1, min(MAX_BATCH, _MAX_BATCH_BYTES // size))
-        self._at_once = max(1, min(_MAX_RUNS, os.cpu_count() or 1, _MAX_BYTES // (self.batch * size)))
+        self._at_once = max(1, min(_MAX_RUNS, cores, _MAX_BYTES // (self.batch * size)))
+        # Threads that share one run wait for each other at every layer.
+        self._session = open_network(network, threads=max(1, cores // self._at_once))
         self._runs = threading.BoundedSemaphore(self._at_once)
 
     def logits(self, images: NDArray[np.uint8] | Fields) -> NDArray[np.float32]:
@@ -67,7 +69,7 @@ class Session:
         logits, features = self._run(images, self._outputs)
         return logits, features
 
-    def _run(self, images: NDArray[np.uint8] | Fields, names: list[str]) -> list[NDArray[np.float32]]:
+    def _run(self, images: NDArray[np.uint8] | Fields, names: Sequence[str]) -> list[NDArray[np.float32]]:
         starts = range(0, len(images), self.batch)
 
         def run(start: int) -> list[NDArray[np.float32]]:
@@ -87,17 +89,3 @@ class Session:
                     f"{self._name}: the network gives {values[~np.isfinite(values)][0]} for an image. Retrain it."
                 )
         return joined
-
-
-def _check_signature(session: onnxruntime.InferenceSession, name: str) -> tuple[list[str], tuple[int, int, int]]:
-    inputs, outputs = session.get_inputs(), session.get_outputs()
-    given = [(output.type, len(output.shape)) for output in outputs]
-    wanted = [("tensor(float)", 1), ("tensor(float)", 2)]
-    if [each.type for each in inputs] == ["tensor(uint8)"] and given in (wanted[:1], wanted):
-        match inputs[0].shape:
-            case [_, int(height), int(width), int(channels)]:
-                return [output.name for output in outputs], (height, width, channels)
-    raise BundleError(
-        f"{name}: is not a network from uint8 images (B, H, W, C) to logits (B,) and features (B, D). "
-        "Make the bundle anew."
-    )
