@@ -45,6 +45,7 @@ def explain(
 ) -> None:
     """Show which places of images moved the network: evidence for it, not for disease."""
     from clearmargin import api
+    from clearmargin.api.bundles import DRAWN
     from clearmargin.cli.inputs import Inputs
     from clearmargin.errors import AllRefused
     from clearmargin.explanation.draw import ALPHA
@@ -66,7 +67,7 @@ def explain(
         print(f"Note: {_ALONE}", file=sys.stderr)
     if drawn := [name for name in names if not explainer.has_scale(name)]:
         print(
-            f"Note: the bundle has no colour scale for {', '.join(drawn)}; it is found on {api.DRAWN}, which differ "
+            f"Note: the bundle has no colour scale for {', '.join(drawn)}; it is found on {DRAWN}, which differ "
             "from yours. 'calibrate' makes one from your own.",
             file=sys.stderr,
         )

@@ -4,6 +4,13 @@ They look like the Kaggle IDC patches and share their trap: patients differ so m
 little, that a random split of images promises more than the next patient will give.
 """
 
-from clearmargin.data.phantom.cohort import PhantomSettings, PhantomSlide, draw_patch, draw_slide, write_phantom
+from clearmargin.data.phantom.cohort import (
+    PhantomSettings,
+    PhantomSlide,
+    draw_packed,
+    draw_patch,
+    draw_slide,
+    write_phantom,
+)
 
-__all__ = ["PhantomSettings", "PhantomSlide", "draw_patch", "draw_slide", "write_phantom"]
+__all__ = ["PhantomSettings", "PhantomSlide", "draw_packed", "draw_patch", "draw_slide", "write_phantom"]

@@ -10,6 +10,7 @@ import math
 import os
 import secrets
 import shutil
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import partial
@@ -22,6 +23,7 @@ from PIL import Image
 from clearmargin.data.phantom.cells import FloatImage
 from clearmargin.data.phantom.drawing import draw_traits, paint, smooth_field
 from clearmargin.errors import UsageError
+from clearmargin.images.preprocess import Preprocessing
 from clearmargin.types import BENIGN, MALIGNANT, Label, Listener
 
 _SILENT = Listener()
@@ -119,6 +121,17 @@ def draw_patch(label: Label, seed: int, patch_px: int = 50) -> NDArray[np.uint8]
     inside = np.full((patch_px + 2 * margin,) * 2, 1e3, dtype=np.float32)
     image = paint(draw_traits(rng), inside, inside if label == MALIGNANT else -inside, rng=rng)
     return image[margin:-margin, margin:-margin].copy()
+
+
+def draw_packed(spec: Preprocessing, sizes: Sequence[int]) -> NDArray[np.uint8]:
+    """(2 N, H, W, C) patches as a network takes them: of each of N sizes in pixels a benign and a malignant one.
+
+    >>> draw_packed(Preprocessing(width=8, height=8), [32, 50]).shape
+    (4, 8, 8, 3)
+    """
+    labels: tuple[Label, ...] = (0, 1)
+    drawn = [draw_patch(label, seed, px) for seed, px in enumerate(sizes) for label in labels]
+    return np.stack([spec.apply(patch) for patch in drawn])
 
 
 def write_phantom(
