@@ -48,7 +48,8 @@ def readable(file: Path) -> bytes:
         return str(pd.read_parquet(file).to_csv()).encode()
     if file.suffix in (".safetensors", ".onnx"):
         return b""  # numbers, in which any three letters come up by chance
-    return re.sub(rb"base64,[A-Za-z0-9+/=]+", b"", file.read_bytes())
+    text = re.sub(rb"base64,[A-Za-z0-9+/=]+", b"", file.read_bytes())
+    return re.sub(rb'"[A-Za-z0-9+/]{64,}={0,2}"', b"", text) if file.name == "model.json" else text  # the same
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import struct
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from hypothesis import strategies as st
 
@@ -130,3 +133,43 @@ def texts(seeds: Sequence[str]) -> st.SearchStrategy[str]:
         *(st.sampled_from(list(seeds)), _PLACE, st.text(max_size=12)),
     )
     return st.one_of(decoded, grown, st.text(max_size=60))
+
+
+_VALUES: tuple[Any, ...] = (
+    *(None, True, -1, 0, 1, 2, 1.5, 10**9, 2**63, 1e308, float("nan"), float("inf")),
+    *("", "same", "relu", "Dense", "Lambda", "\ud800", "x" * 5_000, [], [1], [[]], [0, 0, 0], [10**6, 10**6], {}),
+)
+
+
+def described(seeds: Sequence[Any]) -> st.SearchStrategy[str]:
+    """JSON of the seeds with values replaced by others of theirs or by odd ones, removed, repeated, renamed."""
+    steps = st.lists(st.tuples(st.integers(0, 4), _PLACE, _PLACE), min_size=1, max_size=4)
+    return st.builds(_redescribe, st.sampled_from(list(seeds)), steps)
+
+
+def _redescribe(seed: Any, steps: Sequence[tuple[int, int, int]]) -> str:
+    root = [copy.deepcopy(seed)]
+    for kind, at, how in steps:
+        places = list(_places(root))
+        owner, key = places[at % len(places)]
+        other, theirs = places[how % len(places)]
+        match kind:
+            case 0:
+                owner[key] = copy.deepcopy(_VALUES[how % len(_VALUES)])
+            case 1:
+                owner[key] = copy.deepcopy(other[theirs])
+            case 2 if owner is not root:
+                del owner[key]
+            case 3 if isinstance(owner, list):
+                owner.insert(key, copy.deepcopy(other[theirs]))
+            case 4 if isinstance(owner, dict):
+                owner[str(theirs)] = owner.pop(key)
+    return json.dumps(root[0])
+
+
+def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every (container, key) below the value."""
+    keys = value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    for key in keys:
+        yield value, key
+        yield from _places(value[key])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import struct
 import zipfile
 import zlib
@@ -23,7 +24,10 @@ from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit
 from tests.bundle.small_bundle import write_invented
 from tests.images import dicom_files
 
+from clearmargin.bundle.keras.trace import trace_model
+from clearmargin.bundle.keras.write import write_keras
 from clearmargin.bundle.single_file import pack_files
+from clearmargin.models import build_model
 
 _GENERATOR = np.random.default_rng(3)
 RGB = _GENERATOR.integers(0, 256, (7, 9, 3)).astype(np.uint8)
@@ -257,6 +261,31 @@ def bundle_seeds() -> list[bytes]:
             written = write_invented(Path(folder) / "bundle", **changes)
             seeds.append(pack_files({file.name: file.read_bytes() for file in written.iterdir()}))
     return seeds
+
+
+@cache
+def keras_seeds() -> list[bytes]:
+    """Small networks of Keras 3: a chain, and one with branches."""
+    seeds = []
+    for name, side in (("cnn_3conv", 32), ("residual", 16)):
+        traced = trace_model(build_model(name, (side, side, 3), seed=0).eval(), (side, side, 3))
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "model.keras"
+            write_keras(path, traced.graph, traced.tensors)
+            seeds.append(path.read_bytes())
+    return seeds
+
+
+@cache
+def keras_configs() -> list[Any]:
+    """How they are described."""
+    return [json.loads(members(data)["config.json"]) for data in keras_seeds()]
+
+
+def members(data: bytes) -> dict[str, bytes]:
+    """What a zip holds."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
 
 
 @cache

@@ -20,6 +20,7 @@ import pandas as pd
 from hypothesis import strategies as st
 from tests.fuzz import mutations, seeds
 
+from clearmargin.bundle.keras.network import read_network
 from clearmargin.bundle.onnx_check import check_onnx
 from clearmargin.bundle.read import read_bundle
 from clearmargin.bundle.weights_check import load_weights
@@ -190,6 +191,22 @@ def check_weights(data: bytes) -> str:
     return "weights"
 
 
+def read_keras(data: bytes) -> str:
+    with no_warnings(), on_disk(data, ".keras") as path:
+        try:
+            network = read_network(path)
+        except ClearmarginError as error:
+            return check_message(error)
+    assert network.graph.output in ((1,), (2,))
+    return "network"
+
+
+def read_description(text: str) -> str:
+    """Of a network whose weights are whole: HDF5's own code is kept out, since it may end the process."""
+    files = seeds.members(seeds.keras_seeds()[0])
+    return read_keras(seeds.zipped(files | {"config.json": text.encode("utf-8", "surrogatepass")}))
+
+
 def parse_names(name: str) -> str:
     with no_warnings():
         idc, breakhis, busi = parse_idc_name(name), parse_breakhis_name(name), parse_busi_name(name)
@@ -248,6 +265,7 @@ def build_targets() -> dict[str, Target]:
         "bundle": Target(mutations.files(seeds.bundle_seeds(), seeds.zip_seeds()), read_single_file),
         "onnx": Target(mutations.files(seeds.onnx_seeds(), seeds.png_seeds()), check_network),
         "weights": Target(mutations.files(seeds.weights_seeds(), seeds.npy_seeds()), check_weights),
+        "keras": Target(mutations.described(seeds.keras_configs()), read_description),
         "names": Target(mutations.texts(seeds.NAMES), parse_names),
         "mias": Target(mutations.texts(seeds.MIAS_LISTS), parse_mias),
         "place": Target(mutations.texts(seeds.PLACES), parse_places),

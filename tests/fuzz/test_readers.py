@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from tests.fuzz import mutations, seeds
@@ -37,6 +39,7 @@ def test_the_seeds_themselves_are_read(name: str) -> None:
         "bundle": seeds.bundle_seeds(),
         "onnx": seeds.onnx_seeds(),
         "weights": seeds.weights_seeds(),
+        "keras": [json.dumps(seeds.keras_configs()[0])],
     }[name]
     outcomes = [TARGETS[name].check(data) for data in files]
     read = {"image", "table", "bundle", "network", "weights"}

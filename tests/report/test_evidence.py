@@ -217,6 +217,17 @@ def test_an_operating_point_that_cannot_be_had_is_told(report: Report) -> None:
     assert reason in section(report(changes={"operating_point/not_attained": reason}), "methods")
 
 
+def test_what_the_gate_refuses_is_told_once(report: Report) -> None:
+    gate = {"images": 240, "refused": 3, "share": 0.0125, "reasons": {"blurred": 2, "no colour": 1}}
+    page = report(changes={"gate": gate})
+    told = section(page, "unsure")
+    assert "its gate refuses 3 of 240 images" in told
+    assert "blurred 2" in told
+    there = section(report(changes={"gate": gate, "drift": {"text": "The images look alike."}}), "elsewhere")
+    assert "its gate refuses 3 of 240 images" in there
+    assert "its gate" not in section(report(changes={"gate": {"not_applicable": "few images"}}), "unsure")
+
+
 def test_a_slope_below_zero_is_written_with_a_minus(report: Report) -> None:
     figure = {"value": -0.25, "ci": [-0.5, 0.125]}
     [table] = [

@@ -53,8 +53,10 @@ def abstention(run: RunFiles) -> Section | None:
         lines.append(
             ("What came of it was not measured: ", clause(reason, f"{run.headline}.abstention.not_applicable"))
         )
-    part = Part(lines=tuple(lines), tables=tables, plots=(plot,) if plot else ())
-    return Section("unsure", "When it cannot tell", (part,))
+    parts = [Part(lines=tuple(lines), tables=tables, plots=(plot,) if plot else ())]
+    if not run.metrics.get("drift") and (part := refusals(run)):
+        parts.append(part)
+    return Section("unsure", "When it cannot tell", tuple(parts))
 
 
 def promise(run: RunFiles, stored: Values, *, place: str = "abstention") -> Line:
@@ -76,6 +78,23 @@ def promise(run: RunFiles, stored: Values, *, place: str = "abstention") -> Line
         return ("No answer is withheld, since the promise holds without it. ", *promise)
     region = Shown(span((stored["low"], stored["high"])), f"{place}.region")
     return ("For probabilities in ", region, " the answer is cannot tell. ", *promise)
+
+
+def refusals(run: RunFiles) -> Part | None:
+    """How many images the gate refuses as unlike those that the model was shown; None where there is no gate."""
+    gate = run.metrics.get("gate") or {}
+    if "refused" not in gate:
+        return None
+    rows = [Row(kind, (Shown(f"{count:,}", f"gate.reasons.{kind}"),)) for kind, count in gate["reasons"].items()]
+    line: Line = (
+        "As unlike the images that the model was shown, its gate refuses ",
+        Shown(f"{gate['refused']:,}", "gate.refused"),
+        " of ",
+        Shown(f"{gate['images']:,}", "gate.images"),
+        " images. The figures are of all of them.",
+    )
+    table = Table(columns=("Reason", "Images"), rows=tuple(rows), note="")
+    return Part("Which images are refused?", (line,), (table,) if rows else ())
 
 
 def _abstention_table(run: RunFiles, found: Values) -> Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from clearmargin.report.deciding import refusals
 from clearmargin.report.document import Line, Part, Row, Section, Shown, Table, quoted
 from clearmargin.report.run_files import RunFiles, Values
 from clearmargin.report.words import decimal, signed
@@ -15,7 +16,7 @@ def elsewhere(run: RunFiles) -> Section | None:
         part
         for part in (
             _drift(run.metrics.get("drift")),
-            _gate(run.metrics) if run.metrics.get("drift") else None,
+            refusals(run) if run.metrics.get("drift") else None,
             _recalibration(run.metrics.get("recalibration")),
         )
         if part
@@ -62,24 +63,6 @@ def _drift(drift: Values | None) -> Part | None:
         wide=True,
     )
     return Part("Are the images alike?", lines, (table,) if rows else ())
-
-
-def _gate(metrics: Values) -> Part | None:
-    gate = metrics.get("gate") or {}
-    if "refused" not in gate:
-        return None
-    rows = [Row(kind, (Shown(f"{count:,}", f"gate.reasons.{kind}"),)) for kind, count in gate["reasons"].items()]
-    lines: tuple[Line, ...] = (
-        (
-            "The model's gate would refuse ",
-            Shown(f"{gate['refused']:,}", "gate.refused"),
-            " of ",
-            Shown(f"{gate['images']:,}", "gate.images"),
-            " images. The figures are of all of them.",
-        ),
-    )
-    table = Table(columns=("Reason", "Images"), rows=tuple(rows), note="")
-    return Part("Which images would it refuse?", lines, (table,) if rows else ())
 
 
 def _quarters(entry: Values, place: str) -> tuple[Shown, Shown]:

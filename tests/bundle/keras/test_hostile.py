@@ -106,6 +106,13 @@ def test_circles_and_missing_layers(tmp_path: Path) -> None:
     refused(write_old(tmp_path / "d.h5", strange, {}), "called with 'training'")
 
 
+def test_layers_called_with_more_than_they_take(tmp_path: Path) -> None:
+    start = ("InputLayer", "image", {"batch_input_shape": [None, 8, 8, 3]}, [])
+    for kind, config in (("Activation", {"activation": "relu"}), ("Dropout", {"rate": 0.5}), ("Flatten", {})):
+        both = functional(start, (kind, "x", config, ["image", "image"]))
+        refused(write_old(tmp_path / "a.h5", both, {}), "x.* takes one input")
+
+
 def test_models_deep_in_each_other_and_many_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config, weights = small()
     inner = config

@@ -314,8 +314,7 @@ def _softmax(call: Call) -> str:
 
 
 def _activation(call: Call) -> str:
-    (name,) = call.inputs
-    return _activate(call, name, part="")
+    return _activate(call, _identity(call), part="")
 
 
 def _activate(call: Call, name: str, part: str = "activation") -> str:
