@@ -13,12 +13,12 @@ from clearmargin.types import INTENDED_USE
 from clearmargin.web.answers import ErrorAnswer
 from clearmargin.web.errors import STATUS_OF, add_error_handlers
 from clearmargin.web.guard import Guard
-from clearmargin.web.routes import predict, status
+from clearmargin.web.routes import dicom, predict, status
 from clearmargin.web.served import Served
 from clearmargin.web.serving import ServeSettings, Serving
 
 API = "/api/v1"
-API_ROUTERS: tuple[APIRouter, ...] = (predict.router, status.router)
+API_ROUTERS: tuple[APIRouter, ...] = (predict.router, dicom.router, status.router)
 """Below /api/v1."""
 PAGE_ROUTERS: tuple[APIRouter, ...] = ()
 """At the root."""
