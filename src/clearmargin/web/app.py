@@ -13,12 +13,17 @@ from clearmargin.types import INTENDED_USE
 from clearmargin.web.answers import ErrorAnswer
 from clearmargin.web.errors import STATUS_OF, add_error_handlers
 from clearmargin.web.guard import Guard
-from clearmargin.web.routes import dicom, predict, status
+from clearmargin.web.routes import dicom, explain, models, predict, status
 from clearmargin.web.served import Served
-from clearmargin.web.serving import ServeSettings, Serving
+from clearmargin.web.serving import API, ServeSettings, Serving
 
-API = "/api/v1"
-API_ROUTERS: tuple[APIRouter, ...] = (predict.router, dicom.router, status.router)
+API_ROUTERS: tuple[APIRouter, ...] = (
+    predict.router,
+    explain.router,
+    dicom.router,
+    models.router,
+    status.router,
+)
 """Below /api/v1."""
 PAGE_ROUTERS: tuple[APIRouter, ...] = ()
 """At the root."""
@@ -52,6 +57,7 @@ def make_app(served: Mapping[str, Served], settings: ServeSettings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
+        redirect_slashes=False,
         lifespan=lifespan,
     )
     app.state.serving = serving

@@ -20,21 +20,56 @@ from clearmargin.bundle.schema import SaliencyScale
 from clearmargin.explanation.explainer import Explanation
 from clearmargin.images.limits import Pixels
 from clearmargin.images.preprocess import Placement
-from clearmargin.types import OperatingPoint, Prediction, Record
-from clearmargin.web.dicom.facts import Figure, ModelFacts
+from clearmargin.types import Prediction, Record
+from clearmargin.web.answers import (
+    AbstentionFacts,
+    ContextFacts,
+    Figure,
+    GateFacts,
+    InputFacts,
+    LineageFacts,
+    ModelAnswer,
+    PointFacts,
+    SimilarFacts,
+)
 from clearmargin.web.dicom.secondary_capture import secondary_capture
 from clearmargin.web.dicom.source import read_source
 from clearmargin.web.dicom.structured_report import structured_report
 
-FACTS = ModelFacts(
+MODEL = ModelAnswer(
     name="idc",
     architecture="residual",
-    bundle_sha256="0123456789abcdef" * 4,
-    point=OperatingPoint("balanced", "largest balanced accuracy", 0.4321),
-    sensitivity=Figure(0.9, (0.81, 0.95)),
-    specificity=Figure(0.7),
-    measured_on="images of patients of the test part",
+    parameters=1000,
+    content="mammogram",
+    input=InputFacts(width=32, height=32, channels=3),
+    operating_point=PointFacts(
+        name="balanced",
+        rule="largest balanced accuracy",
+        threshold=0.4321,
+        chosen_on="validation",
+        sensitivity=Figure(value=0.9, ci=(0.81, 0.95)),
+        specificity=Figure(value=0.7, ci=None),
+        achieved_on="test",
+    ),
+    calibration="temperature",
+    abstention=AbstentionFacts(active=False, coverage=None, between=None, reason="not chosen"),
+    gate=GateFacts(active=False, reason="switched off"),
+    context=ContextFacts(active=False, step=None, reason="neighbours do not count"),
+    similar=SimilarFacts(available=False, images=0, pseudonymous=False),
+    methods=[],
+    prevalence=None,
     stamp="image-level split: optimistic",
+    lineage=LineageFacts(
+        recipe="default",
+        split="image",
+        patients=17,
+        images=1234,
+        created="2026-01-02T03:04:05+00:00",
+        clearmargin="0.1.0",
+        sha256="0123456789abcdef" * 4,
+    ),
+    test=None,
+    intended_use="For research and education.",
 )
 MALIGNANT = Prediction(Record(""), 1.2, 0.7712345678901234, "malignant", "not gated")
 ABSTAINED = Prediction(Record(""), 0.0, 0.45, "abstain", "too uncertain for the promised coverage of 0.9")
@@ -95,7 +130,7 @@ def explanation(pixels: Pixels, prediction: Prediction) -> Explanation:
     scale = SaliencyScale(saturation=1.0, rule="invented", images=3, of="invented images")
     assert prediction.logit is not None and prediction.probability is not None
     logit, chance = prediction.logit, prediction.probability
-    point = FACTS.point
+    point = MODEL.operating_point
     return Explanation(
         Record(""), "grad_cam", values, place, logit, chance, prediction.decision, point.threshold, scale
     )
@@ -105,12 +140,12 @@ def capture_of(data: bytes, prediction: Prediction = MALIGNANT, *, frame: int | 
     """The Secondary Capture, written and read again."""
     pixels = decode(data, frame=frame)
     explained = None if prediction.probability is None else explanation(pixels, prediction)
-    return reread(secondary_capture(read_source(data, "a.dcm", frame=frame), pixels, prediction, explained, FACTS))
+    return reread(secondary_capture(read_source(data, "a.dcm", frame=frame), pixels, prediction, explained, MODEL))
 
 
 def report_of(data: bytes, prediction: Prediction = MALIGNANT, *, frame: int | None = None) -> Dataset:
     """The Structured Report, written and read again."""
-    return reread(structured_report(read_source(data, "a.dcm", frame=frame), prediction, FACTS))
+    return reread(structured_report(read_source(data, "a.dcm", frame=frame), prediction, MODEL))
 
 
 def reread(dataset: Dataset) -> Dataset:

@@ -7,11 +7,11 @@ import pytest
 from tests.images.dicom_files import decode, dicom_bytes, phantom
 from tests.web.dicom.objects import (
     ABSTAINED,
-    FACTS,
     GREEK,
     JAPANESE,
     KINDS,
     MALIGNANT,
+    MODEL,
     REFUSED,
     WHOLE,
     capture_of,
@@ -32,7 +32,7 @@ def test_the_pixels_are_the_picture(kind: str) -> None:
     capture = capture_of(data, frame=frame)
     pixels = decode(data, frame=frame)
     np.testing.assert_array_equal(
-        capture.pixel_array, draw_capture(pixels, MALIGNANT, explanation(pixels, MALIGNANT), FACTS)
+        capture.pixel_array, draw_capture(pixels, MALIGNANT, explanation(pixels, MALIGNANT), MODEL)
     )
     assert (capture.PhotometricInterpretation, capture.BitsAllocated, capture.SamplesPerPixel) == ("RGB", 8, 3)
     assert not capture.file_meta.TransferSyntaxUID.is_compressed
@@ -67,13 +67,16 @@ def test_it_says_what_it_is() -> None:
     assert capture.LossyImageCompression == "00"
     assert (capture.Manufacturer, capture.ManufacturerModelName) == ("Clearmargin", "idc")
     assert capture.SoftwareVersions == capture.SecondaryCaptureDeviceSoftwareVersions == clearmargin.__version__
-    assert capture.DeviceSerialNumber == FACTS.bundle_sha256
+    assert capture.DeviceSerialNumber == MODEL.lineage.sha256
     assert "For research only, not for diagnosis." in capture.DerivationDescription
     assert "Grad-CAM" in capture.DerivationDescription
     for text in ("Malignant (not gated): probability of malignant 0.771", "0.810 to 0.950", "idc", "optimistic"):
         assert text in capture.ImageComments
     (image,) = capture.SourceImageSequence
-    assert (image.ReferencedSOPInstanceUID, image.ReferencedSOPClassUID) == ("1.2.3.4.5.6", "1.2.840.10008.5.1.4.1.1.1.2")
+    assert (image.ReferencedSOPInstanceUID, image.ReferencedSOPClassUID) == (
+        "1.2.3.4.5.6",
+        "1.2.840.10008.5.1.4.1.1.1.2",
+    )
     assert "ReferencedFrameNumber" not in image
 
 
@@ -88,7 +91,7 @@ def test_a_refused_image_is_shown_with_the_reason() -> None:
     assert capture.ImageComments.startswith("Refused: size: 32×40 pixels")
     assert "refused" in capture.DerivationDescription
     pixels = decode(data)
-    other = draw_capture(pixels, type(REFUSED)(REFUSED.record, None, None, "refused", "another reason"), None, FACTS)
+    other = draw_capture(pixels, type(REFUSED)(REFUSED.record, None, None, "refused", "another reason"), None, MODEL)
     assert other.shape != capture.pixel_array.shape or (other != capture.pixel_array).any()
 
 

@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import io
 import logging
+import random
 import re
 import struct
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from tests.images.dicom_files import PATIENT, dicom_bytes, header, phantom, write
-from tests.web.dicom.objects import GREEK, JAPANESE, KINDS, WHOLE, capture_of, report_of
+from tests.web.dicom.objects import (
+    GREEK,
+    JAPANESE,
+    KINDS,
+    MALIGNANT,
+    MODEL,
+    WHOLE,
+    capture_of,
+    report_of,
+    reread,
+)
 
 from clearmargin.errors import ImageError
 from clearmargin.web.dicom.source import Source, is_allowed, read_source
+from clearmargin.web.dicom.structured_report import structured_report
 
 
 def source_of(**elements: Any) -> Source:
@@ -189,3 +201,31 @@ def test_what_is_allowed_is_on_one_line_and_one_value(text: str, vr: str) -> Non
         assert "\\" not in text
         assert len(text.splitlines()) <= 1
         assert not any(ord(letter) < 32 for letter in text)
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=70))
+@settings(max_examples=60)
+def test_any_text_of_a_name_is_repeated_as_it_is_or_not_at_all(text: str) -> None:
+    data = dicom_bytes(phantom(), SpecificCharacterSet="ISO_IR 192", PatientName=text)
+    written = str(report_of(data).PatientName or "")
+    assert written in ("", text.strip(" \0"), text.rstrip(" ="))
+
+
+def test_damaged_headers_end_in_an_object_or_in_one_error() -> None:
+    whole = dicom_bytes(phantom(), SpecificCharacterSet=["", "ISO 2022 IR 87"], PatientName=JAPANESE, **WHOLE)
+    end = whole.index(struct.pack("<HH", 0x7FE0, 0x0010))
+    generator = random.Random(5)
+    made = refused = 0
+    for _ in range(400):
+        data = bytearray(whole)
+        for _ in range(generator.randint(1, 4)):
+            data[generator.randrange(132, end)] = generator.randrange(256)
+        try:
+            source = read_source(bytes(data), "a.dcm")
+        except ImageError:
+            refused += 1
+            continue
+        reread(structured_report(source, MALIGNANT, MODEL))
+        made += 1
+    assert made > 50
+    assert refused > 50

@@ -8,9 +8,9 @@ from pydicom.sr.codedict import codes
 from tests.images.dicom_files import dicom_bytes, phantom
 from tests.web.dicom.objects import (
     ABSTAINED,
-    FACTS,
     KINDS,
     MALIGNANT,
+    MODEL,
     REFUSED,
     WHOLE,
     content_items,
@@ -22,7 +22,7 @@ from clearmargin.errors import ImageError
 from clearmargin.images.dicom import decode_dicom
 from clearmargin.images.limits import Limits
 from clearmargin.types import Prediction, Record
-from clearmargin.web.dicom.structured_report import DECISION, DECISIONS, NO_UNIT, PROBABILITY
+from clearmargin.web.dicom.structured_report import DECISION, DECISIONS, NO_UNIT, PROBABILITY, device_uid
 
 
 def group_of(data: bytes, prediction: Prediction = MALIGNANT, frame: int | None = None) -> object:
@@ -61,11 +61,11 @@ def test_the_model_is_identified() -> None:
     texts = {name: [item.TextValue for item in content_items(report, f"Algorithm {name}")] for name in _ALGORITHM}
     assert texts["Name"] == ["Clearmargin: idc"]
     assert texts["Version"][0].endswith("bundle 0123456789ab")
-    assert f"bundle sha256 {FACTS.bundle_sha256}" in texts["Parameters"]
+    assert f"bundle sha256 {MODEL.lineage.sha256}" in texts["Parameters"]
     assert "image-level split: optimistic" in texts["Parameters"]
     (observer,) = highdicom.sr.ComprehensiveSR.from_dataset(report).content.get_observer_contexts()
-    assert observer.observer_identifying_attributes.uid == FACTS.device_uid
-    assert FACTS.device_uid.startswith("2.25.")
+    assert observer.observer_identifying_attributes.uid == device_uid(MODEL.lineage.sha256)
+    assert device_uid("another") != device_uid(MODEL.lineage.sha256) == device_uid(MODEL.lineage.sha256)
 
 
 _ALGORITHM = ("Name", "Version", "Parameters")
@@ -113,10 +113,11 @@ def test_the_procedure_is_that_of_the_source() -> None:
 def test_codes_of_our_own_are_named_with_their_scheme() -> None:
     report = report_of(KINDS["mammogram"][0])
     (scheme,) = report.CodingSchemeIdentificationSequence
-    assert (scheme.CodingSchemeDesignator, scheme.CodingSchemeResponsibleOrganization) == ("99CLEARMARGIN", "Clearmargin")
-    designators = {
-        item.CodingSchemeDesignator for item in report.iterall_items() if "CodeValue" in item
-    } if hasattr(report, "iterall_items") else {element.value for element in report.iterall() if element.keyword == "CodingSchemeDesignator"}
+    assert (scheme.CodingSchemeDesignator, scheme.CodingSchemeResponsibleOrganization) == (
+        "99CLEARMARGIN",
+        "Clearmargin",
+    )
+    designators = {element.value for element in report.iterall() if element.keyword == "CodingSchemeDesignator"}
     assert designators <= {"DCM", "SCT", "UCUM", "RFC5646", "99CLEARMARGIN"}
 
 

@@ -11,7 +11,6 @@ import pytest
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 from tests.bundle.small_bundle import write_working
-from tests.gates import narrow_gate
 from tests.images.dicom_files import dicom_bytes, phantom
 from tests.web.conftest import MakeClient, files, png
 from tests.web.dicom.objects import KINDS, content_items, errors_of
@@ -19,6 +18,7 @@ from tests.web.dicom.objects import KINDS, content_items, errors_of
 from clearmargin.bundle.read import read_bundle
 from clearmargin.bundle.schema import SaliencyScale
 from clearmargin.explanation.methods import METHODS
+from clearmargin.gate import Gate, Sizes
 from clearmargin.images.preprocess import Preprocessing
 from clearmargin.web.limits import ServeLimits
 
@@ -92,7 +92,9 @@ def test_every_method_of_explanation_is_drawn(method: str, dicom_client: httpx.C
 
 
 def test_what_the_gate_refuses_is_an_answer(make_client: MakeClient, tmp_path: Path) -> None:
-    write_working(tmp_path / "gated", name="residual", spec=SPEC, input_gate=narrow_gate())
+    sizes = Sizes(smallest=(200, 200), largest=(300, 300), factor=1.5)
+    gate = Gate(sizes=sizes, grey=None, blank=True, chosen_on="invented images")
+    write_working(tmp_path / "gated", name="residual", spec=SPEC, input_gate=gate)
     client = make_client(tmp_path / "gated")
     report = made_of(post(client, KINDS["mammogram"][0], object="structured_report"))
     (decision,) = content_items(report, "Decision of a classifier, for research only")
@@ -112,7 +114,7 @@ def refusal_of(answer: httpx.Response, status: int, code: str) -> str:
 
 def test_no_dicom_is_unsupported(dicom_client: httpx.Client) -> None:
     message = refusal_of(post(dicom_client, png(), name="a.png"), 415, "unsupported")
-    assert message == "the file is not a DICOM image."
+    assert message == "the image cannot be used: is not a DICOM image."
 
 
 def test_several_files_are_too_many(dicom_client: httpx.Client) -> None:
@@ -132,7 +134,9 @@ def test_an_unknown_model_is_not_found(dicom_client: httpx.Client) -> None:
 
 def test_an_image_of_no_study_is_refused(dicom_client: httpx.Client) -> None:
     message = refusal_of(post(dicom_client, dicom_bytes(phantom(), StudyInstanceUID=None)), 422, "unprocessable")
-    assert message == "the file its header has no valid Study Instance UID, which an answer in DICOM must repeat."
+    assert message == (
+        "the image cannot be used: its header has no valid Study Instance UID, which an answer in DICOM must repeat."
+    )
 
 
 def test_a_cut_file_is_refused(dicom_client: httpx.Client) -> None:

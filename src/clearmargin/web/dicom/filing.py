@@ -12,7 +12,7 @@ from pydicom.uid import generate_uid
 
 from clearmargin import __version__
 from clearmargin.types import Prediction
-from clearmargin.web.dicom.facts import Figure, ModelFacts
+from clearmargin.web.answers import Figure, ModelAnswer
 from clearmargin.web.dicom.source import PATIENT_AND_STUDY, Source
 
 MANUFACTURER = "Clearmargin"
@@ -22,7 +22,7 @@ _LONGEST_LO = 64
 _UNKNOWN_METHOD = "not stated in the source image"
 
 
-def new_identity(*, series_number: int, description: str, facts: ModelFacts) -> dict[str, Any]:
+def new_identity(*, series_number: int, description: str, model: ModelAnswer) -> dict[str, Any]:
     """The arguments of every object of highdicom: new UIDs (UUIDs below 2.25), a series, and who made it."""
     return {
         "series_instance_uid": generate_uid(prefix=None),
@@ -30,9 +30,9 @@ def new_identity(*, series_number: int, description: str, facts: ModelFacts) -> 
         "sop_instance_uid": generate_uid(prefix=None),
         "instance_number": 1,
         "manufacturer": MANUFACTURER,
-        "manufacturer_model_name": shortened(facts.name),
+        "manufacturer_model_name": shortened(model.name),
         "software_versions": __version__,
-        "device_serial_number": facts.bundle_sha256,
+        "device_serial_number": model.lineage.sha256,
         "series_description": description,
         "content_qualification": "RESEARCH",
         "specific_character_set": CHARACTER_SET,
@@ -65,38 +65,48 @@ def shortened(text: str, longest: int = _LONGEST_LO) -> str:
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
-def say_prediction(prediction: Prediction, facts: ModelFacts) -> str:
+def say_prediction(prediction: Prediction, model: ModelAnswer) -> str:
     """The decision in one line."""
     if prediction.probability is None:
         return f"Refused: {prediction.reason}"
     word = {"abstain": "Cannot tell"}.get(prediction.decision, prediction.decision.capitalize())
     why = f" ({prediction.reason})" if prediction.reason else ""
-    chance, threshold = f"{prediction.probability:.3f}", f"{facts.point.threshold:.3f}"
+    chance, threshold = f"{prediction.probability:.3f}", f"{model.operating_point.threshold:.3f}"
     return f"{word}{why}: probability of malignant {chance}, malignant from {threshold}."
 
 
-def say_model(facts: ModelFacts) -> str:
+def say_model(model: ModelAnswer) -> str:
     """Which model it was in one line."""
-    stamp = f" {facts.stamp}." if facts.stamp else ""
-    return f"Clearmargin {__version__}, model {facts.name} ({facts.architecture}), bundle {facts.bundle_sha256[:12]}.{stamp}"
+    made = f"model {model.name} ({model.architecture}), bundle {model.lineage.sha256[:12]}."
+    return f"Clearmargin {__version__}, {made}{f' {model.stamp}.' if model.stamp else ''}"
 
 
-def say_figures(facts: ModelFacts) -> str:
+def say_figures(model: ModelAnswer) -> str:
     """How well it does at this threshold, in one line."""
-    named = (("sensitivity", facts.sensitivity), ("specificity", facts.specificity))
-    parts = [f"{name} {say_figure(figure)}" for name, figure in named if figure is not None]
+    point = model.operating_point
+    named = (("sensitivity", point.sensitivity), ("specificity", point.specificity))
+    parts = [f"{name} {said}" for name, figure in named if (said := say_figure(figure))]
     if not parts:
-        return f"Operating point {facts.point.name}: how well it does is not known."
-    return f"Operating point {facts.point.name}: {', '.join(parts)}, on {facts.measured_on}."
+        return f"Operating point {point.name}: how well it does is not known."
+    return f"Operating point {point.name}: {', '.join(parts)}, measured on {say_measured_on(model)}."
+
+
+def say_measured_on(model: ModelAnswer) -> str:
+    """On what images sensitivity and specificity are known."""
+    point = model.operating_point
+    # The figures of test are those in context where there is one; an image alone has others.
+    among = ", in the context of their slides" if model.context.active and point.achieved_on == "test" else ""
+    return f"images of {point.achieved_on}{among}"
 
 
 def say_figure(figure: Figure) -> str:
-    """The value with its interval.
+    """The value with its interval, or nothing where it is not known.
 
-    >>> say_figure(Figure(0.9, (0.8, 0.95))), say_figure(Figure(0.9))
+    >>> say_figure(Figure(value=0.9, ci=(0.8, 0.95))), say_figure(Figure(value=0.9, ci=None))
     ('0.900 (95 % interval 0.800 to 0.950)', '0.900 (without an interval)')
     """
-    if figure.interval is None:
+    if figure.value is None:
+        return ""
+    if figure.ci is None:
         return f"{figure.value:.3f} (without an interval)"
-    return f"{figure.value:.3f} (95 % interval {figure.interval[0]:.3f} to {figure.interval[1]:.3f})"
-
+    return f"{figure.value:.3f} (95 % interval {figure.ci[0]:.3f} to {figure.ci[1]:.3f})"

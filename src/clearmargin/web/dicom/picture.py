@@ -12,7 +12,7 @@ from clearmargin.explanation.draw import draw_picture, show_image
 from clearmargin.explanation.explainer import Explanation
 from clearmargin.images.limits import Pixels
 from clearmargin.types import Prediction
-from clearmargin.web.dicom.facts import ModelFacts
+from clearmargin.web.answers import ModelAnswer
 from clearmargin.web.dicom.filing import say_figures, say_model, say_prediction
 
 BAND = "FOR RESEARCH ONLY - NOT FOR DIAGNOSIS"
@@ -25,7 +25,7 @@ _Line = tuple[str, tuple[int, int, int]]
 
 
 def draw_capture(
-    pixels: Pixels, prediction: Prediction, explanation: Explanation | None, facts: ModelFacts
+    pixels: Pixels, prediction: Prediction, explanation: Explanation | None, model: ModelAnswer
 ) -> NDArray[np.uint8]:
     """(H, W, 3) the image beside the map with its legend, or, refused, the image by itself with the reason.
 
@@ -33,12 +33,12 @@ def draw_capture(
         pixels: of the image, uint8 or uint16, (H, W, 1) or (H, W, 3).
         prediction: of this image.
         explanation: of this image; None where it was refused.
-        facts: of the model.
+        model: that says it.
     """
-    lines: list[_Line] = [(say_figures(facts), _FAINT), (say_model(facts), _FAINT)]
+    lines: list[_Line] = [(say_figures(model), _FAINT), (say_model(model), _FAINT)]
     if explanation is None:
         body = ImageOps.expand(show_image(pixels), _MARGIN, _PAPER)
-        lines.insert(0, (say_prediction(prediction, facts), _INK))
+        lines.insert(0, (say_prediction(prediction, model), _INK))
     else:
         body = draw_picture(pixels, [explanation])
         if prediction.reason:
@@ -76,7 +76,9 @@ def _wrapped(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.Ima
             elif lines[-1]:
                 lines.append("")
             else:
-                fits = next(end for end in range(len(rest) - 1, 0, -1) if end == 1 or font.getlength(rest[:end]) <= width)
+                fits = next(
+                    end for end in range(len(rest) - 1, 0, -1) if end == 1 or font.getlength(rest[:end]) <= width
+                )
                 lines[-1], rest = rest[:fits], rest[fits:]
                 lines.append("")
     return [line for line in lines if line]

@@ -1,4 +1,4 @@
-"""A Secondary Capture: the picture of what a model says of one DICOM image, for any viewer, in the image's own study."""
+"""A Secondary Capture: a picture of what a model says of one DICOM image, for any viewer, in the image's own study."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from clearmargin.explanation.explainer import Explanation
 from clearmargin.explanation.methods import find_method
 from clearmargin.images.limits import Pixels
 from clearmargin.types import Prediction
-from clearmargin.web.dicom.facts import ModelFacts
+from clearmargin.web.answers import ModelAnswer
 from clearmargin.web.dicom.filing import (
     MANUFACTURER,
     RESEARCH_ONLY,
@@ -30,7 +30,7 @@ _LONGEST_ST, _LONGEST_LT = 1024, 10240
 
 
 def secondary_capture(
-    source: Source, pixels: Pixels, prediction: Prediction, explanation: Explanation | None, facts: ModelFacts
+    source: Source, pixels: Pixels, prediction: Prediction, explanation: Explanation | None, model: ModelAnswer
 ) -> SCImage:
     """A Secondary Capture Image, RGB, uncompressed: the image beside the map, or, refused, by itself with the reason.
 
@@ -39,29 +39,29 @@ def secondary_capture(
         pixels: of the image, uint8 or uint16, (H, W, 1) or (H, W, 3).
         prediction: of this image.
         explanation: of this image; None where it was refused.
-        facts: of the model.
+        model: that says it.
     """
     capture = SCImage(
-        draw_capture(pixels, prediction, explanation, facts),
+        draw_capture(pixels, prediction, explanation, model),
         photometric_interpretation="RGB",
         bits_allocated=8,
         coordinate_system="PATIENT",
         patient_orientation=("L", "F"),  # highdicom asks for one; it is taken out below
         study_instance_uid=source.study_uid,
         transfer_syntax_uid=ExplicitVRLittleEndian,
-        **new_identity(series_number=_SERIES_NUMBER, description="Clearmargin picture, for research only", facts=facts),
+        **new_identity(series_number=_SERIES_NUMBER, description="Clearmargin picture, for research only", model=model),
     )
     file_beside(capture, source)
     # A picture of several panels and a legend has no direction.
-    capture.PatientOrientation = None
+    capture.PatientOrientation = []
     capture.ConversionType = ConversionTypeValues.WSD.value
     capture.SecondaryCaptureDeviceManufacturer = MANUFACTURER
-    capture.SecondaryCaptureDeviceManufacturerModelName = shortened(facts.name)
+    capture.SecondaryCaptureDeviceManufacturerModelName = shortened(model.name)
     capture.SecondaryCaptureDeviceSoftwareVersions = __version__
     # Our writing names nobody, but that of the source, as ultrasound has it, is in the picture too.
     capture.BurnedInAnnotation = "YES"
     capture.DerivationDescription = shortened(_derivation(explanation), _LONGEST_ST)
-    comments = (say_prediction(prediction, facts), say_figures(facts), say_model(facts), RESEARCH_ONLY)
+    comments = (say_prediction(prediction, model), say_figures(model), say_model(model), RESEARCH_ONLY)
     capture.ImageComments = shortened(" ".join(comments), _LONGEST_LT)
     capture.SourceImageSequence = [_reference(source)]
     for keyword in BODY_PART:
@@ -82,9 +82,9 @@ def _derivation(explanation: Explanation | None) -> str:
     if explanation is None:
         return f"The source image at the size of a screen, which the model refused. {RESEARCH_ONLY}"
     return (
-        f"The source image at the size of a screen, beside a map ({find_method(explanation.method).title}) of the places "
-        f"that moved the logit of a network, over the image in grey. Evidence for this network, not for disease. "
-        f"{RESEARCH_ONLY}"
+        f"The source image at the size of a screen, beside a map ({find_method(explanation.method).title}) of the "
+        f"places that moved the logit of a network, over the image in grey. Evidence for this network, not for disease."
+        f" {RESEARCH_ONLY}"
     )
 
 

@@ -89,7 +89,9 @@ def read_source(data: bytes, name: str, *, frame: int | None = None) -> Source:
 def _source(header: Header, frame: int | None) -> Source:
     sop_class, sop_uid, study_uid, series_uid = (_needed_uid(header, keyword) for keyword in _IDENTITY)
     if header.values("PatientID") and _value(header, "PatientID") is None:
-        raise header.error("unreadable", "its patient ID (0010,0020) is not as DICOM allows it; nothing is filed under it")
+        raise header.error(
+            "unreadable", "its patient ID (0010,0020) is not as DICOM allows it; nothing is filed under it"
+        )
     side = _value(header, "ImageLaterality") or _value(header, "Laterality")
     body_part = {"BodyPartExamined": _value(header, "BodyPartExamined"), "Laterality": side}
     removed = _value(header, "PatientIdentityRemoved")
@@ -136,7 +138,7 @@ def _values(header: Elements, keyword: str) -> tuple[str, ...]:
     """The values of the element; empty where one of them is not as its kind allows."""
     kind = dictionary_VR(keyword)
     found = header.values(keyword)
-    if not found or len(found) > _MAX_VALUES or header.dataset[keyword].VR != kind:
+    if not found or len(found) > _MAX_VALUES or kind != header.dataset[keyword].VR:
         return ()
     texts = [str(value).strip(" \0") for value in found]
     is_plain = header.text("SpecificCharacterSet") is None  # then other letters than those of ASCII mean nothing
@@ -181,7 +183,7 @@ _TERMS = {
 }
 """The only values of these elements that mean anything here."""
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-"""Control and format characters, halves of characters and what is no character: no text that a person wrote has them."""
+"""Control and format characters, halves of characters and what is no character: no text for people has them."""
 _NO_TEXT = "\N{REPLACEMENT CHARACTER}"
 _RULES: dict[str, Callable[[str], bool]] = {
     "CS": _matches(r"[A-Z0-9_ ]{1,16}"),

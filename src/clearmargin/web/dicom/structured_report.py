@@ -1,11 +1,13 @@
 """A Structured Report: what a model says of one DICOM image as numbers and codes that other systems can read.
 
-A Comprehensive SR after TID 1500, whose one measurement group (TID 1501) is about the whole image. What no standard code
-means exactly has a code of ours, with its scheme named in the object. How well the model does at its threshold is no
-measurement of this image: it stands in a container of its own within the group, which the template allows for.
+A Comprehensive SR after TID 1500, whose one measurement group (TID 1501) is about the whole image. What no standard
+code means exactly has a code of ours, with its scheme named in the object. How well the model does at its threshold
+is no measurement of this image: it stands in a container of its own within the group, which the template allows for.
 """
 
 from __future__ import annotations
+
+import uuid
 
 from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from highdicom.sr import (
@@ -32,13 +34,14 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from clearmargin import __version__
 from clearmargin.types import INTENDED_USE, Prediction
-from clearmargin.web.dicom.facts import Figure, ModelFacts
+from clearmargin.web.answers import ModelAnswer
 from clearmargin.web.dicom.filing import (
     MANUFACTURER,
     RESEARCH_ONLY,
     file_beside,
     new_identity,
     say_figures,
+    say_measured_on,
 )
 from clearmargin.web.dicom.source import Modality, Source
 
@@ -81,18 +84,18 @@ class _Report(ComprehensiveSR):
         """Does nothing."""
 
 
-def structured_report(source: Source, prediction: Prediction, facts: ModelFacts) -> ComprehensiveSR:
+def structured_report(source: Source, prediction: Prediction, model: ModelAnswer) -> ComprehensiveSR:
     """A Comprehensive SR, partial and unverified: probability, decision, operating point, model, source image.
 
     Args:
         source: the header of the image, checked.
         prediction: of this image; where it was refused there is no probability, and the reason is there.
-        facts: of the model.
+        model: that says it.
     """
     content = MeasurementReport(
-        observation_context=ObservationContext(observer_device_context=_observer(facts)),
+        observation_context=ObservationContext(observer_device_context=_observer(model)),
         procedure_reported=_PROCEDURES[source.modality],
-        imaging_measurements=[_group(source, prediction, facts)],
+        imaging_measurements=[_group(source, prediction, model)],
     )
     content[0].ContentSequence.append(_text(COMMENT, f"{RESEARCH_ONLY} {INTENDED_USE}"))
     ours = CodingSchemeIdentificationItem(
@@ -103,24 +106,31 @@ def structured_report(source: Source, prediction: Prediction, facts: ModelFacts)
         content=content[0],
         transfer_syntax_uid=ExplicitVRLittleEndian,
         coding_schemes=[ours],
-        **new_identity(series_number=_SERIES_NUMBER, description="Clearmargin report, for research only", facts=facts),
+        **new_identity(series_number=_SERIES_NUMBER, description="Clearmargin report, for research only", model=model),
     )
     file_beside(report, source)
     return report
 
 
-def _observer(facts: ModelFacts) -> ObserverContext:
+def device_uid(bundle_sha256: str) -> str:
+    """The UID of a bundle as an observer, wherever it is served (PS3.5, B.2: a UUID below 2.25)."""
+    return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, bundle_sha256).int}"
+
+
+def _observer(model: ModelAnswer) -> ObserverContext:
     device = DeviceObserverIdentifyingAttributes(
-        uid=facts.device_uid,
-        name=facts.name,
+        uid=device_uid(model.lineage.sha256),
+        name=model.name,
         manufacturer_name=MANUFACTURER,
-        model_name=facts.architecture,
-        serial_number=facts.bundle_sha256,
+        model_name=model.architecture,
+        serial_number=model.lineage.sha256,
     )
-    return ObserverContext(observer_type=CodedConcept("121007", "DCM", "Device"), observer_identifying_attributes=device)
+    return ObserverContext(
+        observer_type=CodedConcept("121007", "DCM", "Device"), observer_identifying_attributes=device
+    )
 
 
-def _group(source: Source, prediction: Prediction, facts: ModelFacts) -> MeasurementsAndQualitativeEvaluations:
+def _group(source: Source, prediction: Prediction, model: ModelAnswer) -> MeasurementsAndQualitativeEvaluations:
     measured = []
     if prediction.probability is not None:
         measured.append(Measurement(name=PROBABILITY, value=prediction.probability, unit=NO_UNIT))
@@ -130,10 +140,10 @@ def _group(source: Source, prediction: Prediction, facts: ModelFacts) -> Measure
     group = MeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(generate_uid(prefix=None), "whole image"),
         algorithm_id=AlgorithmIdentification(
-            name=f"Clearmargin: {facts.name}",
-            version=f"{__version__}, bundle {facts.bundle_sha256[:12]}",
+            name=f"Clearmargin: {model.name}",
+            version=f"{__version__}, bundle {model.lineage.sha256[:12]}",
             manufacturer=MANUFACTURER,
-            parameters=_parameters(facts),
+            parameters=_parameters(model),
         ),
         measurements=measured,
         qualitative_evaluations=[QualitativeEvaluation(DECISION, DECISIONS[prediction.decision])],
@@ -142,32 +152,33 @@ def _group(source: Source, prediction: Prediction, facts: ModelFacts) -> Measure
     more = group[0].ContentSequence
     if prediction.reason:
         more.append(_text(REASON, prediction.reason))
-    more.append(_operating_point(facts))
+    more.append(_operating_point(model))
     return group
 
 
-def _parameters(facts: ModelFacts) -> list[str]:
-    stamp = [facts.stamp] if facts.stamp else []
-    return [f"bundle sha256 {facts.bundle_sha256}", f"architecture {facts.architecture}", say_figures(facts), *stamp]
+def _parameters(model: ModelAnswer) -> list[str]:
+    stamp = [model.stamp] if model.stamp else []
+    return [f"bundle sha256 {model.lineage.sha256}", f"architecture {model.architecture}", say_figures(model), *stamp]
 
 
-def _operating_point(facts: ModelFacts) -> ContainerContentItem:
+def _operating_point(model: ModelAnswer) -> ContainerContentItem:
+    point = model.operating_point
     item = ContainerContentItem(OPERATING_POINT, relationship_type=_CONTAINS)
     item.ContentSequence = ContentSequence()
-    item.ContentSequence.append(_text(COMMENT, f"{facts.point.name}: {facts.point.rule}"))
-    item.ContentSequence.append(_number(THRESHOLD, facts.point.threshold))
-    for name, figure in ((SENSITIVITY, facts.sensitivity), (SPECIFICITY, facts.specificity)):
-        if figure is not None:
-            item.ContentSequence.append(_figure(name, figure, facts.measured_on))
+    item.ContentSequence.append(_text(COMMENT, f"{point.name}: {point.rule}"))
+    item.ContentSequence.append(_number(THRESHOLD, point.threshold))
+    for name, figure in ((SENSITIVITY, point.sensitivity), (SPECIFICITY, point.specificity)):
+        if figure.value is not None:
+            item.ContentSequence.append(_figure(name, figure.value, figure.ci, say_measured_on(model)))
     return item
 
 
-def _figure(name: CodedConcept, figure: Figure, measured_on: str) -> NumContentItem:
-    item = _number(name, figure.value)
+def _figure(name: CodedConcept, value: float, interval: tuple[float, float] | None, measured_on: str) -> NumContentItem:
+    item = _number(name, value)
     item.ContentSequence = ContentSequence()
     item.ContentSequence.append(_text(MEASURED_ON, measured_on, RelationshipTypeValues.HAS_CONCEPT_MOD))
-    for end, value in zip((LOWER, UPPER), figure.interval or (), strict=False):
-        item.ContentSequence.append(_number(end, value, RelationshipTypeValues.HAS_PROPERTIES))
+    for end, number in zip((LOWER, UPPER), interval or (), strict=False):
+        item.ContentSequence.append(_number(end, number, RelationshipTypeValues.HAS_PROPERTIES))
     return item
 
 
