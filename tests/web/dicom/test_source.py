@@ -164,6 +164,13 @@ def test_a_header_that_repeats_itself_a_million_times_is_refused_soon() -> None:
     assert "its header is damaged" in reason_of(data[:place] + more + data[place:])
 
 
+def test_of_an_element_that_stands_twice_the_last_counts() -> None:
+    data = dicom_bytes(phantom())
+    place = data.index(struct.pack("<HH", 0x0010, 0x0020) + b"LO")
+    more = struct.pack("<HH", 0x0010, 0x0020) + b"LO" + struct.pack("<H", 4) + b"P-99"
+    assert read_source(data[:place] + more + data[place:], "a.dcm").patient_and_study["PatientID"] == "P-031"
+
+
 def test_a_file_of_another_kind_is_said_to_be_none() -> None:
     assert reason_of(b"\x89PNG\r\n\x1a\n" + bytes(200)) == "is not a DICOM image"
 
