@@ -541,7 +541,8 @@ def test_the_real_mammogram_and_ultrasound_are_read(real_data: Path) -> None:
 
 @pytest.mark.real
 @pytest.mark.parametrize(
-    ("name", "what"), [("CT_JPEG70.dcm", "a CT image"), ("OT_Implicit_Little_Headless.dcm", "another kind of image")]
+    ("name", "what"),
+    [("CT_JPEG70.dcm", "a CT image"), ("OT_Implicit_Little_Headless.dcm", "a captured or derived picture")],
 )
 def test_the_other_real_files_are_refused(name: str, what: str, real_data: Path) -> None:
     data = (real_data / "dicom" / name).read_bytes()

@@ -63,6 +63,7 @@ _MODALITY_NAMES = {
     "DX": "an X-ray image",
     "MR": "an MR image",
     "NM": "a nuclear medicine image",
+    "OT": "a captured or derived picture",
     "PR": "a presentation state",
     "PT": "a PET image",
     "SEG": "a segmentation",
