@@ -90,14 +90,19 @@ class JobStore:
             self._owner.release()
 
     def new_folder(self) -> tuple[str, Path]:
-        """An id for a job to come, and the folder for its images; `drop_folder` or `accept` must follow."""
+        """An id for a job to come, and the folder for its images; `accept` may and `drop_unaccepted` must follow."""
         job_id = secrets.token_urlsafe(16)
         folder = self.folder_of(job_id)
         folder.mkdir(mode=0o700)
         return job_id, folder
 
-    def drop_folder(self, job_id: str) -> None:
-        """Deletes the images of a job that was not accepted, or is ended."""
+    def drop_unaccepted(self, job_id: str) -> None:
+        """Deletes the images of a job to come that was not accepted; of one that was, nothing."""
+        with self._lock:
+            if self._tables.execute("SELECT 1 FROM jobs WHERE id = ?", (job_id,)).fetchone() is None:
+                self._drop_folder(job_id)
+
+    def _drop_folder(self, job_id: str) -> None:
         shutil.rmtree(self.folder_of(job_id), ignore_errors=True)
 
     def folder_of(self, job_id: str) -> Path:
@@ -136,8 +141,7 @@ class JobStore:
                 "INSERT INTO files VALUES (?, ?, ?, ?, ?)",
                 ((number, row, each.name, each.file, each.refusal) for row, each in enumerate(files)),
             )
-        self.heard(job_id)
-        return self.job(job_id)
+            return self.job(job_id)
 
     def job(self, job_id: str) -> JobFacts:
         """The job as it stands.
@@ -185,8 +189,9 @@ class JobStore:
                 return None
             (job_id,) = first
             self._set(job_id, "state = 'running'")
+            job = self.job(job_id)
         self.heard(job_id)
-        return self.job(job_id)
+        return job
 
     def add(self, job_id: str, first: int, answers: Sequence[str]) -> bool:
         """Keeps the answers to the rows from `first` on; those that are there stay. False: the job is not running.
@@ -238,7 +243,7 @@ class JobStore:
                 self._set(job_id, "state = 'cancelled', ended = ?", self._clock())
                 self._forget(job_id)
         self._wipe()
-        self.drop_folder(job_id)
+        self._drop_folder(job_id)
         self.heard(job_id)
 
     def answers(self, job_id: str) -> Iterator[str]:
@@ -272,7 +277,7 @@ class JobStore:
         if gone:
             self._wipe()
         for (job_id,) in gone:
-            self.drop_folder(job_id)
+            self._drop_folder(job_id)
             self.heard(job_id)
         return len(gone)
 
@@ -299,7 +304,7 @@ class JobStore:
         with self._change():
             changed = self._set(job_id, f"{change}, ended = ?", *values, self._clock(), only=only)
         if changed:  # else it was cancelled meanwhile
-            self.drop_folder(job_id)
+            self._drop_folder(job_id)
             self.heard(job_id)
 
     def _set(self, job_id: str, change: str, *values: object, only: str = "1") -> bool:

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import json
 import logging
+import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 
 from clearmargin.predict.resume import find_start, predict_from
 from clearmargin.types import Record
-from clearmargin.web.jobs.schema import JobFacts
+from clearmargin.web.jobs.schema import JobFacts, Wanted
 from clearmargin.web.jobs.store import JobStore
-from clearmargin.web.served import Served, record_of_upload
+from clearmargin.web.served import Row, Served, record_of_upload, refused
 from clearmargin.web.uploads import Upload
 
 _SWEEP_S = 60.0
@@ -35,15 +38,22 @@ class Worker:
     Args:
         store: of the jobs.
         served: the bundles by name.
+        stopping: when it is set, no chunk is begun any more.
         is_busy: says whether a request is at work.
     """
 
     def __init__(
-        self, store: JobStore, served: Mapping[str, Served], *, is_busy: Callable[[], bool] = lambda: False
+        self,
+        store: JobStore,
+        served: Mapping[str, Served],
+        *,
+        stopping: threading.Event,
+        is_busy: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._store, self._served, self._is_busy = store, served, is_busy
-        self._stopping, self._awake = threading.Event(), threading.Event()
-        self._unwanted: set[str] = set()
+        self._store, self._served, self._stopping, self._is_busy = store, served, stopping, is_busy
+        self._awake = threading.Event()
+        self._current: str | None = None
+        self._unwanted = False
         self._swept = -_SWEEP_S
         self._thread = threading.Thread(target=self._work, name="jobs", daemon=True)
 
@@ -56,17 +66,14 @@ class Worker:
         self._awake.set()
 
     def cancel(self, job_id: str) -> None:
-        """Ends the work on a job, if it is under way; it was deleted."""
-        self._unwanted.add(job_id)
-
-    def ask_to_stop(self) -> None:
-        """No more chunks from now on; returns at once."""
-        self._stopping.set()
-        self._awake.set()
+        """Ends the work on a job that was deleted, if it is under way."""
+        if self._current == job_id:
+            self._unwanted = True
 
     def stop(self) -> None:
         """Returns when the chunk under way is kept; the rest is for the next start."""
-        self.ask_to_stop()
+        self._stopping.set()
+        self._awake.set()
         if self._thread.is_alive():
             self._thread.join()
 
@@ -85,52 +92,45 @@ class Worker:
                 self._stopping.wait(_SWEEP_S)
 
     def _run(self, job: JobFacts) -> None:
+        self._current, self._unwanted = job.id, False
         try:
             served = self._served.get(job.wanted.model)
-            reason = _why_not(job, served)
-            if served is None or reason is not None:
-                self._store.fail(job.id, reason or "")
+            if served is None or (reason := _why_not(job.wanted, served)):
+                gone = f"the model {job.wanted.model} is not served any more; send the images again, to another."
+                self._store.fail(job.id, gone if served is None else reason)
                 return
             self._decide(job, served)
         except _Stopped:
-            if job.id not in self._unwanted:
-                self._store.release(job.id)
-        except OSError:
-            raise  # of the store: the job goes on when the disk has room again
+            self._store.release(job.id)
+        except (OSError, sqlite3.Error):
+            raise  # the job goes on when the disk is well again
         except Exception as error:
             _log.error("job %s failed: %s", job.id, type(error).__name__)
             self._store.fail(job.id, f"the server failed on it ({type(error).__name__}), which is a bug in clearmargin.")
         finally:
-            self._unwanted.discard(job.id)
+            self._current = None
 
     def _decide(self, job: JobFacts, served: Served) -> None:
-        wanted, predictor = job.wanted, served.predictor
-        folder = self._store.folder_of(job.id)
-        uploads = [Upload(each.name, folder / each.file) for each in self._store.files(job.id)]
-        records = _Watched([record_of_upload(upload) for upload in uploads], lambda: self._check(job.id))
-        start = find_start(predictor, records, job.done, context=wanted.context)
-        predictions = predict_from(predictor, records, start, context=wanted.context, similar=wanted.similar)
-        size = predictor.batch
-        while chunk := list(islice(predictions, size - start % size)):
-            answers = [
-                json.dumps(served.row(upload, prediction, prevalence=wanted.prevalence))
-                for upload, prediction in zip(uploads[start : start + len(chunk)], chunk, strict=True)
-            ]
-            if not self._store.add(job.id, start, answers):
-                return  # it was cancelled
-            start += len(chunk)
-            self._give_way(job.id)
-            self._sweep()
+        folder, wanted = self._store.folder_of(job.id), job.wanted
+        uploads = [Upload(each.name, folder / each.file, each.refusal) for each in self._store.files(job.id)]
+        row, rows = decide_from(served, uploads, job.done, wanted, check=self._check)
+        with closing(rows):
+            while chunk := [json.dumps(each) for each in islice(rows, served.predictor.batch)]:
+                if not self._store.add(job.id, row, chunk):
+                    return  # it was cancelled
+                row += len(chunk)
+                self._sweep()
+                self._give_way()
         self._store.finish(job.id)
 
-    def _give_way(self, job_id: str) -> None:
+    def _give_way(self) -> None:
         until = time.monotonic() + _PATIENCE_S
         while self._is_busy() and time.monotonic() < until:
-            self._check(job_id)
+            self._check()
             time.sleep(_GLANCE_S)
 
-    def _check(self, job_id: str) -> None:
-        if self._stopping.is_set() or job_id in self._unwanted:
+    def _check(self) -> None:
+        if self._stopping.is_set() or self._unwanted:
             raise _Stopped
 
     def _sweep(self) -> None:
@@ -156,12 +156,41 @@ class _Watched:
             yield record
 
 
-def _why_not(job: JobFacts, served: Served | None) -> str | None:
-    if served is None:
-        return f"the model {job.wanted.model} is not served any more; send the images again, to another."
-    if served.predictor.bundle.sha256 != job.wanted.bundle:
-        return f"the model {job.wanted.model} is another one since the server was started again; send the images again."
-    if served.predictor.is_gated != job.wanted.gated:
-        word = "on" if served.predictor.is_gated else "off"
+def decide_from(
+    served: Served, uploads: Sequence[Upload], done: int, wanted: Wanted, *, check: Callable[[], None]
+) -> tuple[int, Generator[Row]]:
+    """A row at or before the first that is not done, and all rows from it on: those that a run of all would give.
+
+    Args:
+        served: whose bundle decides.
+        uploads: of all rows.
+        done: how many rows are known.
+        wanted: how the rows are made.
+        check: called now and then while rows are made; what it raises ends them.
+    """
+    readable = [row for row, upload in enumerate(uploads) if upload.refusal is None]
+    records = _Watched([record_of_upload(uploads[row]) for row in readable], check)
+    known = bisect_left(readable, done)
+    start = find_start(served.predictor, records, known, context=wanted.context)
+    first = done if start == known else readable[start]
+
+    def rows() -> Generator[Row]:
+        predictions = predict_from(
+            served.predictor, records, start, context=wanted.context, similar=wanted.similar
+        )
+        for upload in uploads[first:]:
+            check()
+            prediction = next(predictions) if upload.refusal is None else refused(upload, wanted.similar)
+            yield served.row(upload, prediction, wanted.prevalence)
+
+    return first, rows()
+
+
+def _why_not(wanted: Wanted, served: Served) -> str:
+    """Why the bundle that is served now cannot go on with a job; empty where it can."""
+    if served.predictor.bundle.sha256 != wanted.bundle:
+        return f"the model {wanted.model} is another one since the server was started again; send the images again."
+    if served.predictor.gated != wanted.gated:
+        word = "on" if served.predictor.gated else "off"
         return f"the server was started again with its input gate switched {word}; send the images again."
-    return None
+    return ""
