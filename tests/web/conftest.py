@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +37,12 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def make_client(bundle: Path, tmp_path: Path) -> Iterator[MakeClient]:
     """`make_client(limits=…, token=…)` gives a client of an application that lives as long as the test."""
+    numbers = count()
     with ExitStack() as stack:
 
         def make(*bundles: Path, limits: ServeLimits = _LIMITS, gate: bool = True, **settings: Any) -> httpx.Client:
-            private, state = tmp_path / "private", tmp_path / "state"
-            for folder in (private, state):
-                folder.mkdir(mode=0o700, exist_ok=True)
+            private, state = tmp_path / "private", tmp_path / f"state{next(numbers)}"
+            private.mkdir(mode=0o700, exist_ok=True)
             served = load_served(bundles or [bundle], limits, gate=gate)
             app = make_app(served, ServeSettings(private, state, limits, **settings))
             return stack.enter_context(in_process(app))

@@ -21,6 +21,9 @@ def serve(
         Path | None, typer.Option(help="A file with the token that requests must bring; or CLEARMARGIN_TOKEN.")
     ] = None,
     state: Annotated[Path | None, typer.Option(help="The folder for jobs; in your home by default.")] = None,
+    keep_hours: Annotated[
+        float, typer.Option(min=0, help="How long the answers of a job are kept after its end.")
+    ] = 24.0,
     gate: Gated = True,
     grace: Annotated[float, typer.Option(min=0, help="Seconds that requests under way have at the end.")] = 30.0,
     batching: Annotated[
@@ -30,10 +33,9 @@ def serve(
     """Answer over HTTP with trained bundles: a page for people, an API for programs."""
     import tempfile
 
-    from platformdirs import user_state_path
-
-    from clearmargin.files import make_folder
     from clearmargin.web.app import make_app
+    from clearmargin.web.jobs.running import open_jobs
+    from clearmargin.web.jobs.store import state_folder
     from clearmargin.web.limits import ServeLimits
     from clearmargin.web.run import address_of, find_token, is_loopback, open_socket, run
     from clearmargin.web.served import load_served
@@ -42,15 +44,16 @@ def serve(
     token = find_token(host, token_file)
     limits = ServeLimits()
     served = load_served(bundles, limits, gate=gate)
-    state_folder = state or user_state_path("clearmargin") / "serve"
-    make_folder(state_folder)
+    kept = state or state_folder()
     with tempfile.TemporaryDirectory(prefix="clearmargin-") as private, open_socket(host, port) as opened:
-        settings = ServeSettings(Path(private), state_folder, limits, token, batching=batching)
+        settings = ServeSettings(Path(private), kept, limits, token, batching=batching, keep_hours=keep_hours)
         if not is_loopback(host):
-            settings = ServeSettings(Path(private), state_folder, limits, token, None, batching)
+            settings = ServeSettings(Path(private), kept, limits, token, None, batching, keep_hours)
         address, names = address_of(opened), ", ".join(served)
 
         def ready() -> None:
             print(f"Serving {names} on {address}", file=sys.stderr, flush=True)
 
-        run(make_app(served, settings), opened, grace=grace, ready=ready)
+        app = make_app(served, settings)
+        open_jobs(app.state.serving)
+        run(app, opened, grace=grace, ready=ready)

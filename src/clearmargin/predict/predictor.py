@@ -55,6 +55,7 @@ class Predictor:
     def __init__(self, bundle: Bundle, *, gate: bool = True, limits: Limits = Limits()) -> None:
         self.bundle, self.limits = bundle, limits
         model = bundle.model
+        self.gated = gate
         self._gate = InputGate(model.input_gate) if gate and model.input_gate is not None else None
         self._stamp = None if gate or model.input_gate is None else NOT_GATED
         self._session = self._open("model.onnx", bundle.model.preprocessing.shape)

@@ -132,12 +132,13 @@ class Served:
         with closing(predictions):
             for done, upload in enumerate(uploads, start=1):
                 check_cancelled(cancelled)
-                prediction = next(predictions) if upload.refusal is None else _refused(upload, similar)
-                yield Decided(self._row(upload, prediction, prevalence), prediction)
+                prediction = next(predictions) if upload.refusal is None else refused(upload, similar)
+                yield Decided(self.row(upload, prediction, prevalence), prediction)
                 if progress is not None:
                     progress(done, len(uploads))
 
-    def _row(self, upload: Upload, prediction: Prediction, prevalence: float | None) -> Row:
+    def row(self, upload: Upload, prediction: Prediction, prevalence: float | None) -> Row:
+        """What is told of one upload."""
         shifted, observed, probability = None, self.prevalence, prediction.probability
         if prevalence is not None and observed is not None and probability is not None:
             shifted = float(shift_prior(np.array(probability), observed, prevalence))
@@ -150,7 +151,8 @@ def record_of_upload(upload: Upload) -> Record:
     return Record(str(upload.path), named.patient_id, named.slide_id, named.x, named.y)
 
 
-def _refused(upload: Upload, similar: int) -> Prediction:
+def refused(upload: Upload, similar: int) -> Prediction:
+    """The prediction for an upload that cannot be an image."""
     none = () if similar else None
     return Prediction(
         record_of_upload(upload), None, None, "refused", upload.refusal, similar=none, unreadable="unreadable"

@@ -18,6 +18,7 @@ from clearmargin.web.errors import ApiError
 from clearmargin.web.limits import ServeLimits
 
 if TYPE_CHECKING:
+    from clearmargin.web.jobs.running import Jobs
     from clearmargin.web.served import Served
 
 
@@ -35,6 +36,8 @@ class ServeSettings:
     """Names in the header Host, without the port, under which the server answers; None takes any."""
     batching: bool = True
     """Requests that come together share a run of the network."""
+    keep_hours: float = 24.0
+    """How long the answers of an ended job are kept."""
 
 
 @dataclass(eq=False)
@@ -48,6 +51,10 @@ class Serving:
     settings: ServeSettings
     threads: ThreadPoolExecutor = field(init=False)
     stopping: threading.Event = field(default_factory=threading.Event)
+    at_work: int = 0
+    """Requests whose work is under way; jobs give way to them. Changed by the loop's thread only."""
+    jobs: Jobs | None = None
+    """While the server lives."""
 
     def __post_init__(self) -> None:
         self.threads = ThreadPoolExecutor(self.limits.concurrency, thread_name_prefix="request")

@@ -40,6 +40,7 @@ async def do_work(request: Request, serving: Serving, work: Callable[[threading.
     loop = asyncio.get_running_loop()
     doing = loop.run_in_executor(serving.threads, work, cancelled)
     leaving = asyncio.ensure_future(_client_leaves(request))
+    serving.at_work += 1
     try:
         both: set[asyncio.Future[Any]] = {doing, leaving}
         await asyncio.wait(both, timeout=serving.limits.seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -56,6 +57,7 @@ async def do_work(request: Request, serving: Serving, work: Callable[[threading.
             # Its files must not go before it has ended, nor may its place be taken.
             await asyncio.shield(asyncio.wait({doing}))
             doing.exception()
+        serving.at_work -= 1
 
 
 async def _client_leaves(request: Request) -> None:

@@ -1,4 +1,4 @@
-"""The answers of a job as text, piece by piece: one JSON document, JSON lines, or CSV as `clearmargin predict` has it."""
+"""The answers of a job as text, piece by piece: JSON, JSON lines, or CSV as `clearmargin predict` has it."""
 
 from __future__ import annotations
 

@@ -36,13 +36,14 @@ def open_jobs(serving: Serving) -> Jobs:
     store = JobStore(settings.state_folder, keep_hours=settings.keep_hours)
     store.heard = changes.tell
     worker = Worker(store, serving.served, stopping=serving.stopping, is_busy=lambda: serving.at_work > 0)
-    return Jobs(store, worker, changes)
+    serving.jobs = Jobs(store, worker, changes)
+    return serving.jobs
 
 
 @asynccontextmanager
 async def run_jobs(serving: Serving) -> AsyncIterator[None]:
     """Runs jobs while the server lives; opens them where that was not done before."""
-    jobs = serving.jobs = serving.jobs or open_jobs(serving)
+    jobs = serving.jobs or open_jobs(serving)
     jobs.worker.start()
     try:
         yield

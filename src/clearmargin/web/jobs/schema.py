@@ -114,24 +114,22 @@ def open_tables(path: Path) -> sqlite3.Connection:
     os.close(os.open(path, os.O_CREAT | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0), 0o600))
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     try:
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON", "foreign_keys=ON"):
-            connection.execute(f"PRAGMA {pragma}")
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
-            connection.executescript(f"BEGIN IMMEDIATE;{_TABLES}PRAGMA user_version={_VERSION};COMMIT;")
-        elif version != _VERSION:
-            raise UsageError(
-                f"{path}: jobs of a later version (schema {version}, known is {_VERSION}). "
-                "Serve with that version, or give another folder with --state."
-            )
-        if connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
-            raise sqlite3.DatabaseError("damaged")
+        _prepare(connection)
     except sqlite3.DatabaseError as error:
         connection.close()
         raise UsageError(
             f"{path}: cannot be used as the list of jobs ({error}). Move it away, or give another folder with --state."
         ) from None
-    except UsageError:
-        connection.close()
-        raise
     return connection
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version == 0:
+        connection.executescript(f"BEGIN IMMEDIATE;{_TABLES}PRAGMA user_version={_VERSION};COMMIT;")
+    elif version != _VERSION:
+        raise sqlite3.DatabaseError(f"written by a later version: schema {version}, known is {_VERSION}")
+    if connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+        raise sqlite3.DatabaseError("damaged")

@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 
 from clearmargin.errors import UsageError
 from clearmargin.files import disk_errors, make_folder
-from clearmargin.web.jobs.schema import ENDED, JOB_COLUMNS, JobFacts, JobFile, Wanted, facts_of, open_tables
+from clearmargin.web.jobs.schema import JOB_COLUMNS, JobFacts, JobFile, Wanted, facts_of, open_tables
 
 _PAGE = 500
 """Rows that are held in memory at once, and read while nobody else can use the store."""

@@ -106,7 +106,9 @@ class Worker:
             raise  # the job goes on when the disk is well again
         except Exception as error:
             _log.error("job %s failed: %s", job.id, type(error).__name__)
-            self._store.fail(job.id, f"the server failed on it ({type(error).__name__}), which is a bug in clearmargin.")
+            self._store.fail(
+                job.id, f"the server failed on it ({type(error).__name__}), which is a bug in clearmargin."
+            )
         finally:
             self._current = None
 
@@ -145,7 +147,7 @@ class _Stopped(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Watched:
-    """Records that end with an exception of `check` where the work on them is to end, as often as they are asked for."""
+    """Records that can be gone through again and again, and end with an exception of `check` when they are to end."""
 
     records: Sequence[Record]
     check: Callable[[], None]
@@ -175,9 +177,7 @@ def decide_from(
     first = done if start == known else readable[start]
 
     def rows() -> Generator[Row]:
-        predictions = predict_from(
-            served.predictor, records, start, context=wanted.context, similar=wanted.similar
-        )
+        predictions = predict_from(served.predictor, records, start, context=wanted.context, similar=wanted.similar)
         for upload in uploads[first:]:
             check()
             prediction = next(predictions) if upload.refusal is None else refused(upload, wanted.similar)
