@@ -14,8 +14,10 @@ import shutil
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import platformdirs
@@ -27,8 +29,9 @@ from clearmargin.web.jobs.schema import JOB_COLUMNS, JobFacts, JobFile, Wanted, 
 
 _PAGE = 500
 """Rows that are held in memory at once, and read while nobody else can use the store."""
-_OPEN = tuple(f"'{state}'" for state in ("queued", "running"))
-_UNDER_WAY = f"state IN ({', '.join(_OPEN)})"
+_AT_ONCE = 8
+"""Files that are brought to the disk, or deleted, at once: one after the other takes forty times as long."""
+_UNDER_WAY = "state IN ('queued', 'running')"
 
 
 class UnknownJob(LookupError):
@@ -103,7 +106,7 @@ class JobStore:
                 self._drop_folder(job_id)
 
     def _drop_folder(self, job_id: str) -> None:
-        shutil.rmtree(self.folder_of(job_id), ignore_errors=True)
+        _remove(self.folder_of(job_id))
 
     def folder_of(self, job_id: str) -> Path:
         """Where the images of a job lie."""
@@ -126,8 +129,10 @@ class JobStore:
             OSError: the disk is full.
         """
         folder = self.folder_of(job_id)
-        for path in (*sorted({folder / each.file for each in files}), folder, self._files):
-            _reach_disk(path)
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            deque(pool.map(_reach_disk, {folder / each.file for each in files}), maxlen=0)
+        for above in (folder, self._files):
+            _reach_disk(above)
         values = (wanted.model, wanted.bundle, wanted.gated, wanted.context, wanted.similar, wanted.prevalence)
         with self._change() as tables:
             if self._under_way() >= max_jobs:
@@ -297,15 +302,15 @@ class JobStore:
             alive = {job_id for (job_id,) in tables.execute(f"SELECT id FROM jobs WHERE {_UNDER_WAY}")}
         for folder in self._files.iterdir():
             if folder.name not in alive:
-                shutil.rmtree(folder, ignore_errors=True)
+                _remove(folder)
         self.sweep()
 
     def _end(self, job_id: str, change: str, *values: object, only: str = _UNDER_WAY) -> None:
         with self._change():
             changed = self._set(job_id, f"{change}, ended = ?", *values, self._clock(), only=only)
         if changed:  # else it was cancelled meanwhile
-            self._drop_folder(job_id)
             self.heard(job_id)
+            self._drop_folder(job_id)
 
     def _set(self, job_id: str, change: str, *values: object, only: str = "1") -> bool:
         done = self._tables.execute(
@@ -351,6 +356,12 @@ def _full_disk() -> Iterator[None]:
         if code is None:
             raise
         raise OSError(code, os.strerror(code)) from error
+
+
+def _remove(folder: Path) -> None:
+    with suppress(OSError), ThreadPoolExecutor(_AT_ONCE) as pool:
+        deque(pool.map(Path.unlink, folder.iterdir()), maxlen=0)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _reach_disk(path: Path) -> None:
