@@ -16,10 +16,13 @@ from fastapi import Request
 
 from clearmargin.web.errors import ApiError
 from clearmargin.web.limits import ServeLimits
+from clearmargin.web.metrics import Metrics
 
 if TYPE_CHECKING:
     from clearmargin.web.jobs.running import Jobs
     from clearmargin.web.served import Served
+
+API = "/api/v1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +54,17 @@ class Serving:
     settings: ServeSettings
     threads: ThreadPoolExecutor = field(init=False)
     stopping: threading.Event = field(default_factory=threading.Event)
-    at_work: int = 0
-    """Requests whose work is under way; jobs give way to them. Changed by the loop's thread only."""
     jobs: Jobs | None = None
     """While the server lives."""
+    metrics: Metrics = field(default_factory=Metrics)
+    slots: int = 0
+    """Taken by requests with a body and by work that nobody waits for any more; changed on the loop's thread only."""
 
     def __post_init__(self) -> None:
         self.threads = ThreadPoolExecutor(self.limits.concurrency, thread_name_prefix="request")
+        self.metrics.at_work.set_function(lambda: self.slots)
+        for each in self.served.values():
+            each.listen(self.metrics.ran)
 
     @property
     def limits(self) -> ServeLimits:
