@@ -14,11 +14,11 @@ from clearmargin.web.answers import ErrorAnswer
 from clearmargin.web.errors import STATUS_OF, add_error_handlers
 from clearmargin.web.guard import Guard
 from clearmargin.web.jobs.running import run_jobs
-from clearmargin.web.routes import jobs, predict, status
+from clearmargin.web.routes import explain, jobs, models, predict, status
 from clearmargin.web.served import Served
 from clearmargin.web.serving import API, ServeSettings, Serving
 
-API_ROUTERS: tuple[APIRouter, ...] = (predict.router, jobs.router, status.router)
+API_ROUTERS: tuple[APIRouter, ...] = (predict.router, explain.router, models.router, jobs.router, status.router)
 """Below /api/v1."""
 PAGE_ROUTERS: tuple[APIRouter, ...] = ()
 """At the root."""

@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 from tests.web.conftest import png
 
-from clearmargin.predict.predictor import Predictor, load_bundle
+from clearmargin.bundle.read import read_bundle
+from clearmargin.predict.predictor import Predictor
 from clearmargin.web.jobs.running import wanted_of
 from clearmargin.web.jobs.schema import JobFacts, JobFile
 from clearmargin.web.jobs.store import JobStore
 from clearmargin.web.jobs.worker import Worker
+from clearmargin.web.limits import ServeLimits
 from clearmargin.web.served import Served
 
 
@@ -62,9 +64,13 @@ class Stage:
         return [json.loads(answer) for answer in self.store.answers(job_id)]
 
 
+def load(bundle: Path, *, gate: bool = True) -> Served:
+    return Served("small", read_bundle(bundle), ServeLimits(), gate=gate)
+
+
 @pytest.fixture(scope="module")
 def served(bundle: Path) -> Served:
-    return Served("small", load_bundle(bundle))
+    return load(bundle)
 
 
 @pytest.fixture
@@ -119,7 +125,7 @@ def test_job_stopped_again_and_again_gives_the_rows_of_one_that_was_not(
 
 
 def test_slides_stopped_in_the_middle_give_the_same_rows_in_context(tmp_path: Path, placed: Any) -> None:
-    served = Served("slides", load_bundle(placed.run))
+    served = load(placed.run)
     stage = Stage(tmp_path / "state", served)
     images = [(path.name, path.read_bytes()) for path in sorted(placed.others.rglob("*.png"))]
     whole = stage.submit(images, similar=0)
@@ -160,8 +166,8 @@ def test_job_whose_bundle_is_gone_or_another_fails_with_the_reason(
 ) -> None:
     cases = {
         "the model small is not served any more": [],
-        "the model small is another one": [Served("small", load_bundle(placed.run))],
-        "input gate switched off": [Served("small", load_bundle(bundle, gate=False))],
+        "the model small is another one": [load(placed.run)],
+        "input gate switched off": [load(bundle, gate=False)],
     }
     for reason, others in cases.items():
         job_id = stage.submit(patches(2))

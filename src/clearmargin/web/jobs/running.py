@@ -35,7 +35,13 @@ def open_jobs(serving: Serving) -> Jobs:
     changes = Changes()
     store = JobStore(settings.state_folder, keep_hours=settings.keep_hours)
     store.heard = changes.tell
-    worker = Worker(store, serving.served, stopping=serving.stopping, is_busy=lambda: serving.slots > 0)
+    worker = Worker(
+        store,
+        serving.served,
+        stopping=serving.stopping,
+        is_busy=lambda: serving.slots > 0,
+        decided=serving.metrics.decided,
+    )
     serving.jobs = Jobs(store, worker, changes)
     return serving.jobs
 

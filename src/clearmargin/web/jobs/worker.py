@@ -13,13 +13,13 @@ import sqlite3
 import threading
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 
 from clearmargin.predict.resume import find_start, predict_from
-from clearmargin.types import Record
+from clearmargin.types import Decision, Record
 from clearmargin.web.jobs.schema import JobFacts, Wanted
 from clearmargin.web.jobs.store import JobStore
 from clearmargin.web.served import Row, Served, record_of_upload, refused
@@ -40,6 +40,7 @@ class Worker:
         served: the bundles by name.
         stopping: when it is set, no chunk is begun any more.
         is_busy: says whether a request is at work.
+        decided: hears what was decided on each image.
     """
 
     def __init__(
@@ -49,8 +50,10 @@ class Worker:
         *,
         stopping: threading.Event,
         is_busy: Callable[[], bool] = lambda: False,
+        decided: Callable[[Iterable[Decision]], None] = lambda _: None,
     ) -> None:
-        self._store, self._served, self._stopping, self._is_busy = store, served, stopping, is_busy
+        self._store, self._served, self._stopping = store, served, stopping
+        self._is_busy, self._decided = is_busy, decided
         self._awake = threading.Event()
         self._current: str | None = None
         self._unwanted = False
@@ -117,10 +120,11 @@ class Worker:
         uploads = [Upload(each.name, folder / each.file, each.refusal) for each in self._store.files(job.id)]
         row, rows = decide_from(served, uploads, job.done, wanted, check=self._check)
         with closing(rows):
-            while chunk := [json.dumps(each) for each in islice(rows, served.predictor.batch)]:
-                if not self._store.add(job.id, row, chunk):
+            while chunk := list(islice(rows, served.predictor.batch)):
+                if not self._store.add(job.id, row, [json.dumps(each) for each in chunk]):
                     return  # it was cancelled
                 row += len(chunk)
+                self._decided(each["decision"] for each in chunk)
                 self._sweep()
                 self._give_way()
         self._store.finish(job.id)

@@ -20,8 +20,9 @@ from clearmargin.web.jobs.results import MEDIA_TYPE, Format, columns_of, write_a
 from clearmargin.web.jobs.running import Jobs, wanted_of
 from clearmargin.web.jobs.schema import JobFacts, JobFile
 from clearmargin.web.jobs.store import TooManyJobs, UnknownJob
+from clearmargin.web.readable import check_has_similar
 from clearmargin.web.serving import Serving, serving_of
-from clearmargin.web.uploads import receive
+from clearmargin.web.uploads import BODY, receive
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -38,7 +39,7 @@ def jobs_of(serving: Annotated[Serving, Depends(serving_of)]) -> Jobs:
     return serving.jobs
 
 
-@router.post("", status_code=202, response_model=JobAnswer)
+@router.post("", status_code=202, response_model=JobAnswer, openapi_extra=BODY)
 async def submit(
     request: Request,
     serving: Annotated[Serving, Depends(serving_of)],
@@ -50,6 +51,8 @@ async def submit(
 ) -> JSONResponse:
     """A job for these images: once this is answered they are on disk, and decided even if the server is killed."""
     served = serving.find(model)
+    if similar:
+        check_has_similar(served)
     if await asyncio.to_thread(jobs.store.under_way) >= serving.limits.max_jobs:
         raise _too_many(serving)
     wanted = wanted_of(served, context=context, similar=similar, prevalence=prevalence)
