@@ -22,6 +22,7 @@ settings.load_profile("same")
 
 if TYPE_CHECKING:
     from tests.slides import Placed
+    from tests.small_run import SmallRun
 
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -95,6 +96,14 @@ def make_folder(tmp_path: Path) -> Iterator[Callable[..., Path]]:
         return root
 
     yield build
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
+    """A finished run on small images; see `small_run.py`."""
+    from tests.small_run import train_small
+
+    return train_small(tmp_path_factory.mktemp("small"))
 
 
 @pytest.fixture(scope="session")
