@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +144,36 @@ def test_slides_stopped_in_the_middle_give_the_same_rows_in_context(tmp_path: Pa
     stage.on_change = lambda _: None
     stage.run(served)
     assert stage.rows(interrupted) == expected
+    stage.store.close()
+
+
+def test_server_ends_in_the_middle_of_a_large_slide(
+    tmp_path: Path, placed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = load(placed.run)
+    stage = Stage(tmp_path / "state", served)
+    context = served.model.context
+    assert context is not None
+    content = next(placed.others.rglob("*.png")).read_bytes()
+    step, n = context.grid.step, 20 * served.predictor.batch * (os.cpu_count() or 1)
+    places = [(1 + step * (number % 50), 1 + step * (number // 50)) for number in range(n)]
+    job_id = stage.submit([(f"P00_idx5_x{x}_y{y}_class0.png", content) for x, y in places])
+    reading, read = Predictor._read, count()
+    begun = threading.Event()
+
+    def note(self: Predictor, record: Any) -> Any:
+        next(read)
+        begun.set()
+        return reading(self, record)
+
+    monkeypatch.setattr(Predictor, "_read", note)
+    stopping = threading.Event()
+    worker = Worker(stage.store, {"small": served}, stopping=stopping)
+    worker.start()
+    assert begun.wait(60)
+    worker.stop()
+    assert (stage.store.job(job_id).state, stage.store.job(job_id).done) == ("queued", 0)
+    assert next(read) < n // 2
     stage.store.close()
 
 
