@@ -13,7 +13,8 @@ from clearmargin.types import INTENDED_USE
 from clearmargin.web.answers import ErrorAnswer
 from clearmargin.web.errors import STATUS_OF, add_error_handlers
 from clearmargin.web.guard import Guard
-from clearmargin.web.routes import dicom, explain, models, predict, status
+from clearmargin.web.jobs.running import run_jobs
+from clearmargin.web.routes import dicom, explain, jobs, models, predict, status
 from clearmargin.web.served import Served
 from clearmargin.web.serving import API, ServeSettings, Serving
 
@@ -22,12 +23,13 @@ API_ROUTERS: tuple[APIRouter, ...] = (
     explain.router,
     dicom.router,
     models.router,
+    jobs.router,
     status.router,
 )
 """Below /api/v1."""
 PAGE_ROUTERS: tuple[APIRouter, ...] = ()
 """At the root."""
-LIFESPANS: tuple[Callable[[Serving], AbstractAsyncContextManager[None]], ...] = ()
+LIFESPANS: tuple[Callable[[Serving], AbstractAsyncContextManager[None]], ...] = (run_jobs,)
 """What lives as long as the server: entered in this order before the first request, left in the other."""
 
 
