@@ -103,7 +103,9 @@ class Lineage(_Part):
     weights_sha256: str | None = None
     """Of the file of pretrained weights that training began with."""
     metrics: dict[str, Any] | None
-    """Figures of the test part at the stored operating point: value and 95 % interval."""
+    """Figures of the test part as it is decided, in context where there is one: value and 95 % interval."""
+    metrics_alone: dict[str, Any] | None = None
+    """Of a model with a context: the figures of each test image by itself, where they are known."""
     libraries: dict[str, str]
     imported: Imported | None = None
     recalibrated: Recalibration | None = None

@@ -97,6 +97,7 @@ def build_lineage(
         precision=precision,
         weights_sha256=weights_sha256,
         metrics=metrics["test"]["image"],
+        metrics_alone=metrics["test"].get("image_alone"),
         libraries=environment["libraries"],
     )
 

@@ -60,6 +60,8 @@ class PredictionRow(_Answer):
     decision: Decision
     reason: str | None
     at_prevalence: float | None
+    in_context: bool
+    """Its neighbours counted too: then the operating point in `context` decided."""
     similar: list[SimilarRow] | None = None
 
 
@@ -124,7 +126,7 @@ class InputFacts(_Answer):
 
 
 class PointFacts(_Answer):
-    """What decides, and what it achieved."""
+    """What decides an image by itself, or in context, and what it achieved."""
 
     name: str
     rule: str
@@ -155,6 +157,10 @@ class ContextFacts(_Answer):
     step: int | None
     """Pixels from a patch to the next."""
     reason: str | None
+    operating_point: PointFacts | None = None
+    """What decides a patch among its neighbours."""
+    abstention: AbstentionFacts | None = None
+    """And where it is withheld."""
 
 
 class SimilarFacts(_Answer):

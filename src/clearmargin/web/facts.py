@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from clearmargin.bundle.schema import Decisions, Lineage
 from clearmargin.web.answers import (
     AbstentionFacts,
     ContextFacts,
@@ -27,26 +28,22 @@ def model_facts(served: Served) -> ModelAnswer:
     """All of it; blocks while torch is imported, for the methods."""
     model, kept = served.model, served.model.cases
     spec, lineage, metrics = model.preprocessing, model.lineage, model.lineage.metrics
-    promise = model.conformal
     return ModelAnswer(
         name=served.name,
         architecture=model.architecture.name,
         parameters=model.architecture.parameters,
         content=model.content,
         input=InputFacts(width=spec.width, height=spec.height, channels=spec.channels),
-        operating_point=_point(served, metrics),
+        operating_point=_point(model, lineage, metrics if model.context is None else lineage.metrics_alone),
         calibration=model.calibrated_by.method,
-        abstention=AbstentionFacts(
-            active=promise is not None,
-            coverage=promise.coverage if promise else None,
-            between=promise.between if promise else None,
-            reason=None if promise else model.no_abstention or "every decision is benign or malignant",
-        ),
+        abstention=_abstention(model),
         gate=_gate(served),
         context=ContextFacts(
             active=model.context is not None,
             step=model.context.grid.step if model.context else None,
             reason=None if model.context else model.no_context or "neighbours do not count",
+            operating_point=_point(model.context, lineage, metrics) if model.context else None,
+            abstention=_abstention(model.context) if model.context else None,
         ),
         similar=SimilarFacts(
             available=kept is not None,
@@ -70,9 +67,9 @@ def model_facts(served: Served) -> ModelAnswer:
     )
 
 
-def _point(served: Served, metrics: Mapping[str, Any] | None) -> PointFacts:
-    point = served.model.decision_point
-    if metrics is None or served.model.lineage.recalibrated is not None:
+def _point(rule: Decisions, lineage: Lineage, metrics: Mapping[str, Any] | None) -> PointFacts:
+    point = rule.decision_point
+    if metrics is None or lineage.recalibrated is not None:
         found = {name: Figure(value=point.achieved.get(name), ci=None) for name in ("sensitivity", "specificity")}
         achieved_on = point.chosen_on
     else:
@@ -85,6 +82,16 @@ def _point(served: Served, metrics: Mapping[str, Any] | None) -> PointFacts:
         chosen_on=point.chosen_on,
         achieved_on=achieved_on,
         **found,
+    )
+
+
+def _abstention(rule: Decisions) -> AbstentionFacts:
+    promise = rule.conformal
+    return AbstentionFacts(
+        active=promise is not None,
+        coverage=promise.coverage if promise else None,
+        between=promise.between if promise else None,
+        reason=None if promise else rule.no_abstention or "every decision is benign or malignant",
     )
 
 
