@@ -15,6 +15,7 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # for tests that import ONNX Runtime themselves
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny batches: more threads only wait for each other
 
 settings.register_profile("same", derandomize=True, deadline=None)
