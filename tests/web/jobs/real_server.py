@@ -56,11 +56,13 @@ def real_server(bundle: Path, state: Path, *options: str, before: str = "") -> I
         before: code to run in its process first.
     """
     arguments: Sequence[str] = ("serve", str(bundle), "--port", "0", "--state", str(state), *options)
+    temporary = state / "tmp"
+    temporary.mkdir(parents=True, exist_ok=True)
     process = subprocess.Popen(
         [sys.executable, "-c", f"{before}\n{_SERVE}", *arguments],
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(SOURCE)},
+        env=os.environ | {"PYTHONPATH": str(SOURCE), "TMPDIR": str(temporary)},
     )
     try:
         assert process.stderr is not None

@@ -114,7 +114,7 @@ def test_unknown_job_is_not_found(client: httpx.Client, path: str, job_id: str) 
     assert client.delete(f"/api/v1/jobs/{job_id}").status_code in (404, 405)
 
 
-def test_results_wait_for_the_end(client: httpx.Client, idle: None) -> None:
+def test_results_wait_for_the_end(idle: None, client: httpx.Client) -> None:
     job = submit(client)
     early = client.get(job["links"]["results"])
     assert (early.status_code, early.json()["error"]["code"]) == (409, "not_ready")
