@@ -1,0 +1,84 @@
+/** The operating point: how often the model is right, with intervals, and on what that was measured. */
+
+import { h, s } from "./dom.js";
+import { counted } from "./format.js";
+
+/** @typedef {import("./api.js").Model} Model */
+/** @typedef {import("./format.js").Format} Format */
+
+/** Sensitivity and specificity, where the model has them. @param {Model | null} model
+ *  @returns {{ sensitivity: number, specificity: number } | null} */
+export function rates(model) {
+  const sensitivity = model?.operating_point?.sensitivity?.value;
+  const specificity = model?.operating_point?.specificity?.value;
+  return typeof sensitivity === "number" && typeof specificity === "number" ? { sensitivity, specificity } : null;
+}
+
+/** @param {Model} model @param {Format} format */
+export function figures(model, format) {
+  const point = model.operating_point ?? {};
+  return h("div", { class: "figures" },
+    h("dl", {},
+      figure("Sensitivity", "of 100 malignant, so many are called malignant", point.sensitivity, format),
+      figure("Specificity", "of 100 benign, so many are called benign", point.specificity, format),
+      figure("AUROC", "1 tells all apart, 0.5 is chance", model.test?.auroc, format, true),
+    ),
+    h("p", { class: "measured quiet" }, measuredOn(model, format)),
+    model.stamp && h("p", { class: "stamp" }, `${model.stamp}.`),
+  );
+}
+
+/** @param {string} name @param {string} meaning @param {import("./api.js").Figure | null | undefined} value
+ *  @param {Format} format @param {boolean} [plain] a number, not a percentage */
+function figure(name, meaning, value, format, plain = false) {
+  const shown = (/** @type {number} */ x) => (plain ? format.short(x) : format.percent(x));
+  const known = typeof value?.value === "number";
+  const ci = value?.ci;
+  return h("div", { class: "figure" },
+    h("dt", {}, name, h("small", {}, meaning)),
+    h("dd", {},
+      h("span", { class: "value" }, known ? shown(/** @type {number} */ (value.value)) : "—"),
+      known && ci && h("span", { class: "ci" }, `95 % interval ${shown(ci[0])} to ${shown(ci[1])}`),
+      !known && h("span", { class: "ci" }, value?.reason ?? "not known"),
+      range(known ? /** @type {number} */ (value?.value) : null, ci ?? null)),
+  );
+}
+
+/** The interval on a line from 0 to 1; said in words beside it. @param {number | null} value @param {[number, number] | null} ci */
+function range(value, ci) {
+  const x = (/** @type {number} */ p) => 2 + 196 * p;
+  return s("svg", { class: "range", viewBox: "0 0 200 10", preserveAspectRatio: "none", "aria-hidden": "true" },
+    s("path", { class: "axis", d: "M2 5h196" }),
+    ci && s("path", { class: "band", d: `M${x(ci[0]).toFixed(1)} 5H${x(ci[1]).toFixed(1)}` }),
+    value !== null && s("path", { class: "dot", d: `M${x(value).toFixed(1)} 0.5v9` }));
+}
+
+/** On what the figures were measured. @param {Model} model @param {Format} format */
+function measuredOn(model, format) {
+  const { achieved_on: on } = model.operating_point ?? {};
+  const test = model.test ?? {};
+  const counts = [
+    typeof test.n_images === "number" && counted(test.n_images, "image", "images", format),
+    typeof test.n_patients === "number" && counted(test.n_patients, "patient", "patients", format),
+  ].filter(Boolean);
+  if (!on && !counts.length) return "On which images it was measured is not known.";
+  const where = on ? `Measured on ${on}` : "Measured";
+  const of = counts.length ? `: ${counts.join(" of ")}` : "";
+  return `${where}${of}. On images from elsewhere it can be worse.`;
+}
+
+/** How the threshold was chosen. @param {Model} model @param {Format} format */
+export function ruleOf(model, format) {
+  const point = model.operating_point ?? {};
+  const between = bandOf(model);
+  const from = typeof point.threshold === "number" ? `Malignant from a probability of ${format.probability(point.threshold)} on` : "";
+  const withheld = between ? `; from ${format.probability(between[0])} to ${format.probability(between[1])} it cannot tell` : "";
+  const rule = point.rule ? ` Chosen on ${point.chosen_on ?? "validation"}: ${point.rule}.` : "";
+  return `${from}${withheld}.${rule}`;
+}
+
+/** Where the decision is withheld. @param {Model | null} model @returns {[number, number] | null} */
+export function bandOf(model) {
+  const between = model?.abstention?.between;
+  return Array.isArray(between) && between.length === 2 ? /** @type {[number, number]} */ (between) : null;
+}
