@@ -125,6 +125,8 @@ class Prediction:
     """The neighbours in its slide counted too."""
     similar: tuple[SimilarCase, ...] | None = None
     """The training images most like it, nearest first; None where nobody asked, empty where it was refused."""
+    unreadable: str | None = None
+    """The `kind` of ImageError that refused it; None where it was decided, or was refused for what it shows."""
 
 
 @dataclass(frozen=True, slots=True)

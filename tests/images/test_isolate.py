@@ -87,14 +87,37 @@ def test_a_child_that_hangs_is_killed_and_the_next_file_is_read() -> None:
     assert decode_isolated(tiff(), "a")[0].shape == (20, 20, 3)
 
 
-def test_a_child_that_dies_costs_one_file() -> None:
+def test_a_child_that_is_killed_at_work_costs_nothing() -> None:
     decode_isolated(tiff(), "a")
     (pid,) = idle_pids()
     os.kill(pid, signal.SIGSTOP)
     threading.Timer(0.2, os.kill, (pid, signal.SIGKILL)).start()
-    with pytest.raises(ImageError, match="its decoder crashed"):
-        decode_isolated(tiff(), "a")
     assert decode_isolated(tiff(), "a")[0].shape == (20, 20, 3)
+    assert idle_pids() != [pid]
+
+
+def test_a_file_that_kills_two_children_is_refused_and_the_next_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def die(child: isolate._Child, *_question: object) -> None:
+        asked.append(child._process.pid)
+        child.kill()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(isolate._Child, "ask", die)
+        with pytest.raises(ImageError, match="its decoder crashed"):
+            decode_isolated(tiff(), "a")
+    assert len(set(asked)) == 2
+    assert decode_isolated(tiff(), "a")[0].shape == (20, 20, 3)
+
+
+def test_every_kind_goes_through_a_child_where_the_limits_say_so() -> None:
+    for kind in ("PNG", "JPEG", "BMP", "TIFF"):
+        stream = io.BytesIO()
+        Image.effect_noise((8, 8), 40).convert("RGB").save(stream, kind)
+        there = decode_image(stream.getvalue(), "a", Limits(isolate="all"))
+        assert len(idle_pids()) == 1
+        np.testing.assert_array_equal(there.pixels, decode_image(stream.getvalue(), "a").pixels)
 
 
 def test_a_child_that_died_while_idle_costs_nothing() -> None:

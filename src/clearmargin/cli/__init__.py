@@ -30,6 +30,7 @@ from clearmargin.cli.model import model
 from clearmargin.cli.optimism import optimism
 from clearmargin.cli.predict import predict
 from clearmargin.cli.report import report
+from clearmargin.cli.serve import serve
 from clearmargin.cli.split import split
 from clearmargin.cli.train import train
 from clearmargin.errors import ClearmarginError
@@ -51,6 +52,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "import-keras": import_keras,
     "download": download,
     "model": model,
+    "serve": serve,
 }
 
 _SUMMARY = (

@@ -143,7 +143,7 @@ class Explainer:
 
     def _read(self, record: Record) -> Pixels | ImageError:
         try:
-            return read_image(record.path, window=self._spec.dicom_window)
+            return read_image(record.path, self.predictor.limits, window=self._spec.dicom_window)
         except ImageError as error:
             return error
 

@@ -16,7 +16,8 @@ import threading
 import zipfile
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -44,6 +45,10 @@ class ArchiveLimits:
     """Of one array of an .npz file, which is held in memory."""
     max_directory_bytes: int = 128 << 20
     """Of the list of members, which is read whole and takes some ten times as much memory."""
+
+
+class ArchiveTooLarge(DataError):
+    """It holds more than its limits allow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +118,10 @@ def read_member(
         ImageError: no such member, damaged, or above `limits.max_bytes`.
         DataError: the archive as a whole cannot be used.
     """
-    name = one_line(f"{path}/{member}")
-    archive = open_archive(path, archive_limits)
+    return _read(open_archive(path, archive_limits), member, one_line(f"{path}/{member}"), limits, at_most)
+
+
+def _read(archive: Archive, member: str, name: str, limits: Limits, at_most: int | None) -> bytes:
     info = archive.members.get(member)
     if info is None:
         raise ImageError("missing", name, "no such member in the archive")
@@ -132,6 +139,32 @@ def read_member(
     if not data:
         raise ImageError("empty", name, "the file is empty (0 bytes)")
     return data
+
+
+ReadMember = Callable[[str, int | None], bytes]
+"""From a member's name, and how many bytes of it at most, to its bytes; raises ImageError as `read_member` does."""
+
+
+@contextmanager
+def members_of(path: str, limits: ArchiveLimits, *, each: Limits) -> Iterator[tuple[list[str], ReadMember]]:
+    """The names of the files in a .zip file, and what reads one of them; the archive is closed at the end.
+
+    For archives that are read once and deleted: none of it is kept, whatever the file is called.
+
+    Args:
+        path: of the file.
+        limits: of the archive.
+        each: of one member.
+
+    Raises:
+        ArchiveTooLarge: more than the limits.
+        DataError: not a zip, damaged, encrypted, or with a name that leads outside.
+    """
+    archive = _open(path, path, limits)
+    try:
+        yield list(archive.members), lambda member, at_most: _read(archive, member, one_line(member), each, at_most)
+    finally:
+        archive.file.close()
 
 
 def has_member(path: str, member: str, limits: ArchiveLimits = ArchiveLimits()) -> bool:
@@ -183,29 +216,31 @@ def open_archive(path: str, limits: ArchiveLimits) -> Archive:
     """
 
     def build() -> Archive:
-        try:
-            within = split_archive(path)
-            file = _ZipFile(path if within is None else read_member(*within, Limits(), limits), limits)
-        except DAMAGE as error:
-            raise DataError(
-                f"{path}: not a zip archive, or only part of one ({reason(error)}). Fetch it again."
-            ) from None
-        try:
-            return Archive(file, _checked_members(file, path, limits))
-        except DataError:
-            file.close()
-            raise
+        within = split_archive(path)
+        return _open(path if within is None else read_member(*within, Limits(), limits), path, limits)
 
     return _archives.get(path, "", build)
+
+
+def _open(file: str | bytes, path: str, limits: ArchiveLimits) -> Archive:
+    try:
+        opened = _ZipFile(file, limits)
+    except DAMAGE as error:
+        raise DataError(f"{path}: not a zip archive, or only part of one ({reason(error)}). Fetch it again.") from None
+    try:
+        return Archive(opened, _checked_members(opened, path, limits))
+    except DataError:
+        opened.close()
+        raise
 
 
 def _checked_members(file: zipfile.ZipFile, path: str, limits: ArchiveLimits) -> dict[str, zipfile.ZipInfo]:
     entries = file.infolist()
     if len(entries) > limits.max_members:
-        raise DataError(f"{path}: {len(entries):,} members, more than the limit of {limits.max_members:,}.")
+        raise ArchiveTooLarge(f"{path}: {len(entries):,} members, more than the limit of {limits.max_members:,}.")
     total = sum(entry.file_size for entry in entries)
     if total > limits.max_total_bytes:
-        raise DataError(f"{path}: unpacks to {total:,} bytes, more than the limit of {limits.max_total_bytes:,}.")
+        raise ArchiveTooLarge(f"{path}: unpacks to {total:,} bytes, more than the limit of {limits.max_total_bytes:,}.")
     members: dict[str, zipfile.ZipInfo] = {}
     for entry in entries:
         name = entry.filename.replace("\\", "/")  # some writers on Windows leave them

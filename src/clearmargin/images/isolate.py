@@ -1,8 +1,8 @@
 """Decoding in a child process, which may crash, hang or eat its memory without harm.
 
 A few children are kept and fed one file after the other through pipes (`child.py` is their side). One that
-takes longer than `limits.max_seconds`, dies or answers nonsense is killed, and the file is refused; the next
-file gets a new child. Children are plain programs, not forks: nothing of this process is in them, and a
+takes longer than `limits.max_seconds`, dies twice or answers nonsense is killed, and the file is refused; the
+next file gets a new child. Children are plain programs, not forks: nothing of this process is in them, and a
 script needs no guard.
 """
 
@@ -11,10 +11,12 @@ from __future__ import annotations
 import atexit
 import contextlib
 import json
+import math
 import os
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -91,16 +93,15 @@ class _Child:
 
 
 class _Watch:
-    """Kills a child that is not done in time, and knows that it did."""
+    """Whether a child may still take its time; `was_late` when it was killed because it took too long."""
 
-    def __init__(self, child: _Child, timeout_s: float) -> None:
+    def __init__(self, child: _Child, deadline: float) -> None:
         self.was_late = False
+        self.deadline = deadline
         self._child, self._done, self._lock = child, False, threading.Lock()
-        self._timer = threading.Timer(timeout_s, self._kill)
-        self._timer.daemon = True
-        self._timer.start()
 
-    def _kill(self) -> None:
+    def end(self) -> None:
+        """Time is over."""
         with self._lock:
             if not self._done:
                 self.was_late = True
@@ -110,7 +111,45 @@ class _Watch:
         """From here on the child lives, unless it was killed before."""
         with self._lock:
             self._done = True
-        self._timer.cancel()
+
+
+class _Watchman:
+    """One thread that ends the watches whose time is over; a thread each would cost more than a small picture."""
+
+    def __init__(self) -> None:
+        self._watches: set[_Watch] = set()
+        self._changed = threading.Condition()
+        self._wakes_at = -math.inf
+        self._thread: threading.Thread | None = None
+
+    def watch(self, child: _Child, timeout_s: float) -> _Watch:
+        """A watch on the child, from now."""
+        watch = _Watch(child, time.monotonic() + timeout_s)
+        with self._changed:
+            self._watches.add(watch)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, daemon=True, name="decoders")
+                self._thread.start()
+            if watch.deadline < self._wakes_at:
+                self._changed.notify()
+        return watch
+
+    def stop(self, watch: _Watch) -> None:
+        """The child has answered or is gone."""
+        watch.stop()
+        with self._changed:
+            self._watches.discard(watch)
+
+    def _run(self) -> None:
+        with self._changed:
+            while True:
+                now = time.monotonic()
+                over = [watch for watch in self._watches if watch.deadline <= now]
+                for watch in over:
+                    self._watches.discard(watch)
+                    watch.end()
+                self._wakes_at = min((watch.deadline for watch in self._watches), default=math.inf)
+                self._changed.wait(None if self._wakes_at == math.inf else self._wakes_at - now)
 
 
 class _Children:
@@ -122,28 +161,38 @@ class _Children:
     def forget(self) -> None:
         """As if no child had been started: after a fork, when all are another process's."""
         self._idle: list[_Child] = []
+        self._watchman = _Watchman()
         self._lock = threading.Lock()
         self._free = threading.BoundedSemaphore(os.cpu_count() or 1)
 
     def ask(
         self, question: Question, data: bytes, *, max_bytes: int, timeout_s: float
     ) -> tuple[dict[str, Any], bytes] | str:
-        """The answer and its pixels, or in words what became of the child."""
+        """The answer and its pixels, or in words what became of the child.
+
+        A child that dies may have been killed for what another file or program did, so the file gets a second one.
+        """
         with self._free:
-            child = self._take()
-            watch, answer = _Watch(child, timeout_s), None
-            try:
-                answer = child.ask(question, data, max_bytes)
-            finally:
-                watch.stop()
-                if answer is None or watch.was_late:
-                    child.bury()
-                else:
-                    with self._lock:
-                        self._idle.append(child)
-        if watch.was_late:
-            return f"its decoder took longer than {timeout_s:g} s"
+            answer = self._ask_one(question, data, max_bytes, timeout_s) or self._ask_one(
+                question, data, max_bytes, timeout_s
+            )
         return "its decoder crashed" if answer is None else answer
+
+    def _ask_one(
+        self, question: Question, data: bytes, max_bytes: int, timeout_s: float
+    ) -> tuple[dict[str, Any], bytes] | str | None:
+        child = self._take()
+        watch, answer = self._watchman.watch(child, timeout_s), None
+        try:
+            answer = child.ask(question, data, max_bytes)
+        finally:
+            self._watchman.stop(watch)
+            if answer is None or watch.was_late:
+                child.bury()
+            else:
+                with self._lock:
+                    self._idle.append(child)
+        return f"its decoder took longer than {timeout_s:g} s" if watch.was_late else answer
 
     def _take(self) -> _Child:
         with self._lock:

@@ -21,3 +21,5 @@ class Limits:
     max_pixels: int = 89_478_485  # Pillow's own bound against decompression bombs
     max_seconds: float = 30.0
     """Of decoding in a child process (`isolate.py`); what is decoded in this one is bounded by its size."""
+    isolate: Literal["risky", "all"] = "risky"
+    """Which kinds are decoded in a child: those with a large or complicated decoder, or, of strangers, all."""

@@ -40,7 +40,8 @@ FORMAT_OF_EXTENSION = {
 }
 IMAGE_EXTENSIONS = frozenset(FORMAT_OF_EXTENSION)
 
-_SIGNATURE_BYTES = 4096  # a DICOM file without the preamble is known by its first two elements, which are short
+SIGNATURE_BYTES = 4096
+"""Tell what a file is: a DICOM file without the preamble is known by its first two elements, which are short."""
 # O_NONBLOCK: opening a named pipe must not wait for a writer. O_BINARY: Windows would translate line ends.
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
@@ -159,7 +160,7 @@ def decode_image(
         window: of DICOM, `stored` for the file's own VOI LUT or window, `full` for its whole range of values.
         frame: which frame of a multi-frame image, counted from 1.
         box: left, top, width, height of the part that is meant.
-        isolated: decode risky kinds in a child process; only that child says False.
+        isolated: decode in a child process what `limits` say; only that child says False.
 
     Raises:
         ImageError: of kind not_an_image, truncated, unreadable, unsupported or too_large.
@@ -167,7 +168,7 @@ def decode_image(
     kind = _kind(data, name)
     if frame is not None and kind != "DICOM":
         raise ImageError("unsupported", name, "has no frames to choose from")
-    if isolated and (kind == "DICOM" or (not kind and is_costly(data))):
+    if isolated and (limits.isolate == "all" or kind == "DICOM" or (not kind and is_costly(data))):
         from clearmargin.images.isolate import decode_isolated  # noqa: PLC0415  (most runs need no child)
 
         pixels, image_format = decode_isolated(data, name, limits, window=window, frame=frame)
@@ -188,7 +189,7 @@ def is_image(path: str) -> bool:
 def starts_like_dicom(path: str | Path) -> bool:
     """The first bytes are those of a DICOM file, whatever its name; a file that cannot be read is none."""
     try:
-        return is_dicom(read_bytes(path, at_most=_SIGNATURE_BYTES))
+        return is_dicom(read_bytes(path, at_most=SIGNATURE_BYTES))
     except ImageError:
         return False
 

@@ -7,7 +7,7 @@ context, a thumbnail is kept of each patch until the last of its slide has been 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from clearmargin.context import Cells
 from clearmargin.decision import probability
 from clearmargin.errors import BundleError, DataError, ImageError
 from clearmargin.images.fields import make_thumbnails
-from clearmargin.images.limits import Pixels
+from clearmargin.images.limits import Limits, Pixels
 from clearmargin.images.read import read_encoded
 from clearmargin.predict.batches import decide_in_batches
 from clearmargin.predict.context import cells_of, field_logits, find_slides
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _Read = NDArray[np.uint8] | ImageError
+_UNLIKE = "unlike"
+"""Kind of the error for a size that the gate refuses: the image could be read."""
 
 
 class Predictor:
@@ -47,10 +49,11 @@ class Predictor:
     Args:
         bundle: of the model.
         gate: False decides on any image that can be read, whatever it shows, and says so in each `reason`.
+        limits: what one image may cost.
     """
 
-    def __init__(self, bundle: Bundle, *, gate: bool = True) -> None:
-        self.bundle = bundle
+    def __init__(self, bundle: Bundle, *, gate: bool = True, limits: Limits = Limits()) -> None:
+        self.bundle, self.limits = bundle, limits
         model = bundle.model
         self._gate = InputGate(model.input_gate) if gate and model.input_gate is not None else None
         self._stamp = None if gate or model.input_gate is None else NOT_GATED
@@ -127,7 +130,7 @@ class Predictor:
 
     def predict_records(
         self, records: Iterable[Record], *, context: bool = True, similar: int = 0
-    ) -> Iterator[Prediction]:
+    ) -> Generator[Prediction]:
         """Predictions in the order of the records, each batch, or in context each slide, as soon as it is done.
 
         Args:
@@ -269,7 +272,8 @@ class Predictor:
 
     def _read(self, record: Record) -> _Read:
         try:
-            image = read_encoded(record.path).decode(window=self.bundle.model.preprocessing.dicom_window)
+            encoded = read_encoded(record.path, self.limits)
+            image = encoded.decode(self.limits, window=self.bundle.model.preprocessing.dicom_window)
             return self._fit(record.path, image.pixels)
         except ImageError as error:
             return error
@@ -277,7 +281,7 @@ class Predictor:
     def _fit(self, path: str, pixels: Pixels) -> _Read:
         """The image as the network takes it, or why its size is refused."""
         unlike = self._gate.size_refusal(pixels.shape[1], pixels.shape[0]) if self._gate else None
-        return self.bundle.model.preprocessing.apply(pixels) if unlike is None else ImageError("unlike", path, unlike)
+        return self.bundle.model.preprocessing.apply(pixels) if unlike is None else ImageError(_UNLIKE, path, unlike)
 
     def _judge(
         self, images: NDArray[np.uint8], *, similar: bool
@@ -305,11 +309,24 @@ class Predictor:
                 found = cases.find(features, [record.patient_id for record in there], similar)
                 decisions = [replace(each, similar=near) for each, near in zip(decisions, found, strict=True)]
             decided = dict(zip(rows, decisions, strict=True))
-        none = None if cases is None else ()
         return [
-            Prediction(record, None, None, "refused", refused[row], similar=none) if row in refused else decided[row]
+            decided[row]
+            if row not in refused
+            else Prediction(
+                record,
+                None,
+                None,
+                "refused",
+                refused[row],
+                similar=None if cases is None else (),
+                unreadable=_unreadable(images[row]),
+            )
             for row, record in enumerate(records)
         ]
+
+
+def _unreadable(image: _Read) -> str | None:
+    return image.kind if isinstance(image, ImageError) and image.kind != _UNLIKE else None
 
 
 def _decisions(

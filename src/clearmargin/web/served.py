@@ -1,0 +1,186 @@
+"""A bundle ready to answer: uploads in, rows out."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from clearmargin.bundle.read import read_bundle
+from clearmargin.bundle.schema import ModelFile
+from clearmargin.evaluation.prevalence import shift_prior
+from clearmargin.predict.predictor import Predictor, prediction_row
+from clearmargin.predict.records import record_of_path
+from clearmargin.types import Prediction, Record
+from clearmargin.web.limits import ServeLimits
+from clearmargin.web.uploads import Upload
+from clearmargin.web.work import check_cancelled
+
+if TYPE_CHECKING:
+    from clearmargin.explanation.explainer import Explainer
+
+Row = dict[str, Any]
+"""As a line of `predict --format json`, with `at_prevalence`; JSON can hold it."""
+Progress = Callable[[int, int], None]
+"""Hears how many of how many images are decided."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A row, and the prediction that it tells."""
+
+    row: Row
+    prediction: Prediction
+
+
+class Served:
+    """One bundle under its name.
+
+    Args:
+        name: in the API.
+        predictor: of the bundle.
+        run: the folder of the run that made it, where that is what was given.
+    """
+
+    def __init__(self, name: str, predictor: Predictor, *, run: Path | None = None) -> None:
+        self.name, self.predictor, self.run = name, predictor, run
+        self._lock = threading.Lock()
+
+    @property
+    def model(self) -> ModelFile:
+        """What the bundle says of itself."""
+        return self.predictor.bundle.model
+
+    @cached_property
+    def prevalence(self) -> float | None:
+        """The share of malignant images at which the probabilities are calibrated, None where it is not known."""
+        lineage = self.model.lineage
+        confusion = (lineage.metrics or {}).get("confusion")
+        if lineage.recalibrated is not None or not confusion:
+            return None
+        (true_benign, false_alarms), (missed, found) = confusion
+        share = (missed + found) / max(1, true_benign + false_alarms + missed + found)
+        return share if 0 < share < 1 else None
+
+    @property
+    def explainer(self) -> Explainer:
+        """Made when first needed."""
+        with self._lock:
+            return self._explainer
+
+    @cached_property
+    def _explainer(self) -> Explainer:
+        from clearmargin.explanation.explainer import Explainer  # noqa: PLC0415  (torch)
+
+        return Explainer(self.predictor)
+
+    def predict(
+        self,
+        uploads: Sequence[Upload],
+        *,
+        similar: int = 0,
+        context: bool = True,
+        prevalence: float | None = None,
+        progress: Progress | None = None,
+        cancelled: threading.Event | None = None,
+    ) -> Iterator[Row]:
+        """A row for each upload, in order; blocks.
+
+        Args:
+            uploads: whose files are there until the last row has come.
+            similar: so many training images that are most like each come along.
+            context: neighbours of a patch count where places are known.
+            prevalence: to which `at_prevalence` is shifted.
+            progress: hears of each image.
+            cancelled: when it is set, the rows end with an error.
+
+        Raises:
+            Interrupted: it was cancelled.
+        """
+        yield from (
+            each.row
+            for each in self.decide(
+                uploads,
+                similar=similar,
+                context=context,
+                prevalence=prevalence,
+                progress=progress,
+                cancelled=cancelled,
+            )
+        )
+
+    def decide(
+        self,
+        uploads: Sequence[Upload],
+        *,
+        similar: int = 0,
+        context: bool = True,
+        prevalence: float | None = None,
+        progress: Progress | None = None,
+        cancelled: threading.Event | None = None,
+    ) -> Iterator[Decided]:
+        """As `predict`, with the predictions."""
+        records = [record_of_upload(upload) for upload in uploads if upload.refusal is None]
+        predictions = self.predictor.predict_records(records, context=context, similar=similar)
+        with closing(predictions):
+            for done, upload in enumerate(uploads, start=1):
+                check_cancelled(cancelled)
+                prediction = next(predictions) if upload.refusal is None else _refused(upload, similar)
+                yield Decided(self._row(upload, prediction, prevalence), prediction)
+                if progress is not None:
+                    progress(done, len(uploads))
+
+    def _row(self, upload: Upload, prediction: Prediction, prevalence: float | None) -> Row:
+        shifted, observed, probability = None, self.prevalence, prediction.probability
+        if prevalence is not None and observed is not None and probability is not None:
+            shifted = float(shift_prior(np.array(probability), observed, prevalence))
+        return {**prediction_row(prediction), "path": upload.name, "at_prevalence": shifted}
+
+
+def record_of_upload(upload: Upload) -> Record:
+    """Where the file is, and what the name that the client gave says of its patient and place."""
+    named = record_of_path(upload.name)
+    return Record(str(upload.path), named.patient_id, named.slide_id, named.x, named.y)
+
+
+def _refused(upload: Upload, similar: int) -> Prediction:
+    none = () if similar else None
+    return Prediction(
+        record_of_upload(upload), None, None, "refused", upload.refusal, similar=none, unreadable="unreadable"
+    )
+
+
+def load_served(paths: Iterable[Path], limits: ServeLimits, *, gate: bool = True) -> dict[str, Served]:
+    """The bundles by name, verified and loaded, in the order of the paths.
+
+    Raises:
+        BundleError: one is no bundle, damaged or incompatible.
+    """
+    found: dict[str, Served] = {}
+    for path in paths:
+        bundle = read_bundle(path)
+        run = path if bundle.folder != path else None
+        name = _free_name(_name_of(path), found)
+        found[name] = Served(name, Predictor(bundle, gate=gate, limits=limits.image), run=run)
+    return found
+
+
+def _name_of(path: Path) -> str:
+    whole = path.resolve()
+    stem = whole.parent.name if whole.name == "bundle" else whole.name.removesuffix(".clearmargin")
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip(".-")[:80] or "model"
+
+
+def _free_name(name: str, taken: Iterable[str]) -> str:
+    number, free = 1, name
+    while free in taken:
+        number += 1
+        free = f"{name}-{number}"
+    return free
