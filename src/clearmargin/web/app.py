@@ -13,14 +13,14 @@ from clearmargin.types import INTENDED_USE
 from clearmargin.web.answers import ErrorAnswer
 from clearmargin.web.errors import STATUS_OF, add_error_handlers
 from clearmargin.web.guard import Guard
-from clearmargin.web.routes import predict, status
+from clearmargin.web.routes import page, predict, status
 from clearmargin.web.served import Served
 from clearmargin.web.serving import ServeSettings, Serving
 
 API = "/api/v1"
 API_ROUTERS: tuple[APIRouter, ...] = (predict.router, status.router)
 """Below /api/v1."""
-PAGE_ROUTERS: tuple[APIRouter, ...] = ()
+PAGE_ROUTERS: tuple[APIRouter, ...] = (page.router,)
 """At the root."""
 LIFESPANS: tuple[Callable[[Serving], AbstractAsyncContextManager[None]], ...] = ()
 """What lives as long as the server: entered in this order before the first request, left in the other."""
