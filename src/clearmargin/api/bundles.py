@@ -25,11 +25,6 @@ if TYPE_CHECKING:
 _MAX_EXAMPLES = 256
 _DRAWN_PX = (32, 50, 75, 128)
 
-DRAWN = "drawn phantom images"
-"""On what a colour scale is found where the bundle has none."""
-_DRAWN_OF_EACH = 8
-"""Benign and malignant images for it."""
-
 
 def export(
     bundle: Pathlike,
@@ -143,10 +138,11 @@ def load_explainer(bundle: Pathlike, *, gate: bool = True) -> Explainer:
     Raises:
         BundleError: not a bundle, changed, or incompatible.
     """
+    from clearmargin.data.phantom import DRAWN, draw_for_scale
     from clearmargin.explanation.explainer import Explainer
     from clearmargin.predict.predictor import load_bundle
 
-    return Explainer(load_bundle(Path(bundle), gate=gate), scale_images=_draw_images, scale_of=DRAWN)
+    return Explainer(load_bundle(Path(bundle), gate=gate), scale_images=draw_for_scale, scale_of=DRAWN)
 
 
 def explain(
@@ -191,10 +187,3 @@ def explain(
     opacity = ALPHA if alpha is None else alpha
     rows = write_explanations(explained, Path(out), alpha=opacity, pictures=pictures, maps=maps, legend=legend)
     return pd.DataFrame(list(rows))
-
-
-def _draw_images(spec: Preprocessing) -> NDArray[np.uint8]:
-    from clearmargin.data.phantom import draw_packed
-
-    px = min(max(16, spec.width, spec.height), 256)
-    return draw_packed(spec, [px] * _DRAWN_OF_EACH)

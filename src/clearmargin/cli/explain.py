@@ -45,8 +45,8 @@ def explain(
 ) -> None:
     """Show which places of images moved the network: evidence for it, not for disease."""
     from clearmargin import api
-    from clearmargin.api.bundles import DRAWN
     from clearmargin.cli.inputs import Inputs
+    from clearmargin.data.phantom import DRAWN
     from clearmargin.errors import AllRefused
     from clearmargin.explanation.draw import ALPHA
     from clearmargin.explanation.methods import DEFAULT_METHOD, METHODS, find_method

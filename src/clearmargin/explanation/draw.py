@@ -85,12 +85,22 @@ def draw_overlay(pixels: Pixels, explanation: Explanation, *, alpha: float = ALP
     base = show_image(pixels)
     grey = np.asarray(base.convert("L"), dtype=np.float32) / 255
     grey = _DARKEST + (_BRIGHTEST - _DARKEST) * grey
-    strength = lay_over(explanation.strength, explanation.placement, _map_size(explanation, base.size))
-    strength = np.asarray(Image.fromarray(strength).resize(base.size, Image.Resampling.NEAREST))
-    colour, cover = paint(strength)
+    colour, cover = _paint_over(explanation, base.size)
     opacity = (alpha * cover)[:, :, None]
     mixed = grey[:, :, None] * (1 - opacity) + colour * opacity
     return Image.fromarray(np.rint(mixed).astype(np.uint8))
+
+
+def draw_layer(explanation: Explanation) -> Image.Image:
+    """The map alone, RGBA, as large as `show_image` shows its image; opaque where its colour is full."""
+    colour, cover = _paint_over(explanation, Shown.of(explanation.placement.size).size)
+    return Image.fromarray(np.rint(np.dstack([colour, 255 * cover])).astype(np.uint8))
+
+
+def _paint_over(explanation: Explanation, size: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """As `paint`, of the map as it lies over its image, shown in this size."""
+    strength = lay_over(explanation.strength, explanation.placement, _map_size(explanation, size))
+    return paint(np.asarray(Image.fromarray(strength).resize(size, Image.Resampling.NEAREST)))
 
 
 def paint(strength: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -179,7 +179,7 @@ class Explainer:
 
     def _decide(self, record: Record, image: Pixels | ImageError) -> tuple[Prediction, NDArray[np.uint8] | None]:
         if isinstance(image, ImageError):
-            return Prediction(record, None, None, "refused", image.reason), None
+            return Prediction(record, None, None, "refused", image.reason, unreadable=image.kind), None
         prediction = replace(self.predictor.predict_pixels(image), record=record)
         return prediction, None if prediction.logit is None else self._spec.apply(image)
 

@@ -7,7 +7,7 @@ context, a thumbnail is kept of each patch until the last of its slide has been 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -29,7 +29,7 @@ from clearmargin.predict.context import cells_of, field_logits, find_slides
 from clearmargin.predict.gate import InputGate
 from clearmargin.predict.pooled import pool_predictions
 from clearmargin.predict.records import record_of_path, records_of_rows
-from clearmargin.predict.session import Session
+from clearmargin.predict.session import Runs, Session
 from clearmargin.predict.similar import SimilarCases, check_similar, similar_rows
 from clearmargin.types import NOT_GATED, Decision, LevelName, PooledPrediction, Prediction, Record, SimilarCase
 
@@ -50,15 +50,29 @@ class Predictor:
         bundle: of the model.
         gate: False decides on any image that can be read, whatever it shows, and says so in each `reason`.
         limits: what one image may cost.
+        share: puts something before the session that decides images by themselves; the session alone when None.
     """
 
-    def __init__(self, bundle: Bundle, *, gate: bool = True, limits: Limits = Limits()) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        gate: bool = True,
+        limits: Limits = Limits(),
+        share: Callable[[Session], Runs] | None = None,
+    ) -> None:
         self.bundle, self.limits = bundle, limits
         model = bundle.model
         self._gate = InputGate(model.input_gate) if gate and model.input_gate is not None else None
         self._stamp = None if gate or model.input_gate is None else NOT_GATED
-        self._session = self._open("model.onnx", bundle.model.preprocessing.shape)
+        session = self._open("model.onnx", bundle.model.preprocessing.shape)
+        self._session: Runs = session if share is None else share(session)
         self._context = bundle.model.context
+
+    @property
+    def is_gated(self) -> bool:
+        """Images unlike those of training are refused: the bundle has a gate, and it is not switched off."""
+        return self._gate is not None
 
     @property
     def batch(self) -> int:

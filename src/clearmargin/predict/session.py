@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,22 @@ MAX_BATCH = 32
 _MAX_BATCH_BYTES = 2**21
 _MAX_BYTES, _MAX_RUNS = 2**24, 8
 """Of the batches that run side by side: what the layers hold of them bounds the memory."""
+
+
+class Runs(Protocol):
+    """What a predictor asks for: a session, or what stands before one, as where several callers share its runs."""
+
+    image_shape: tuple[int, int, int]
+    batch: int
+    has_features: bool
+
+    def logits(self, images: NDArray[np.uint8] | Fields) -> NDArray[np.float32]:
+        """As `Session.logits`."""
+        ...
+
+    def describe(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """As `Session.describe`."""
+        ...
 
 
 class Session:

@@ -33,8 +33,7 @@ def write_figures(run: RunFiles, folder: Path) -> list[Path]:
     """
     make_folder(folder)
     patients = patient_table(run.rows, run.thresholds)
-    found = [*result_plots(run), reliability_plot(run), decision_plot(run), risk_coverage_plot(run)]
-    found += [*training_plots(run), *patient_plots(run, patients)]
+    found = [*general_plots(run), *patient_plots(run, patients)]
     written = []
     for plot in found:
         if plot is None or plot.picture is None:
@@ -43,6 +42,12 @@ def write_figures(run: RunFiles, folder: Path) -> list[Path]:
             written.append(folder / f"{plot.name}.{kind}")
             plot.picture.save(written[-1])
     return written
+
+
+def general_plots(run: RunFiles) -> list[Plot | None]:
+    """Every figure of the run that names no patient; None, or one without a picture, where it is undefined here."""
+    certainty = [reliability_plot(run), decision_plot(run), risk_coverage_plot(run)]
+    return [*result_plots(run), *certainty, *training_plots(run)]
 
 
 def result_plots(run: RunFiles) -> list[Plot]:

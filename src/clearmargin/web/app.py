@@ -15,9 +15,8 @@ from clearmargin.web.errors import STATUS_OF, add_error_handlers
 from clearmargin.web.guard import Guard
 from clearmargin.web.routes import page, predict, status
 from clearmargin.web.served import Served
-from clearmargin.web.serving import ServeSettings, Serving
+from clearmargin.web.serving import API, ServeSettings, Serving
 
-API = "/api/v1"
 API_ROUTERS: tuple[APIRouter, ...] = (predict.router, status.router)
 """Below /api/v1."""
 PAGE_ROUTERS: tuple[APIRouter, ...] = (page.router,)
@@ -52,6 +51,7 @@ def make_app(served: Mapping[str, Served], settings: ServeSettings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
+        redirect_slashes=False,
         lifespan=lifespan,
     )
     app.state.serving = serving

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clearmargin.bundle.read import read_bundle
+from clearmargin.bundle.read import Bundle, read_bundle
 from clearmargin.bundle.schema import ModelFile
 from clearmargin.evaluation.prevalence import shift_prior
 from clearmargin.predict.predictor import Predictor, prediction_row
 from clearmargin.predict.records import record_of_path
+from clearmargin.predict.session import Session
 from clearmargin.types import Prediction, Record
+from clearmargin.web.batching import WAIT_S, SharedRuns
 from clearmargin.web.limits import ServeLimits
 from clearmargin.web.uploads import Upload
 from clearmargin.web.work import check_cancelled
@@ -45,13 +47,36 @@ class Served:
 
     Args:
         name: in the API.
-        predictor: of the bundle.
+        bundle: verified.
+        limits: of the server.
+        gate: refuse images unlike those of training.
+        batching: requests that come together share a run of the network.
         run: the folder of the run that made it, where that is what was given.
     """
 
-    def __init__(self, name: str, predictor: Predictor, *, run: Path | None = None) -> None:
-        self.name, self.predictor, self.run = name, predictor, run
+    def __init__(
+        self,
+        name: str,
+        bundle: Bundle,
+        limits: ServeLimits,
+        *,
+        gate: bool = True,
+        batching: bool = True,
+        run: Path | None = None,
+    ) -> None:
+        self.name, self.run = name, run
+        self._runs: SharedRuns
+
+        def share(session: Session) -> SharedRuns:
+            self._runs = SharedRuns(session, wait_s=WAIT_S if batching else 0)
+            return self._runs
+
+        self.predictor = Predictor(bundle, gate=gate, limits=limits.image, share=share)
         self._lock = threading.Lock()
+
+    def listen(self, hear: Callable[[int], None]) -> None:
+        """From now on `hear` is told how many images go through the network together, each time."""
+        self._runs.hear = hear
 
     @property
     def model(self) -> ModelFile:
@@ -129,7 +154,8 @@ class Served:
         """As `predict`, with the predictions."""
         records = [record_of_upload(upload) for upload in uploads if upload.refusal is None]
         predictions = self.predictor.predict_records(records, context=context, similar=similar)
-        with closing(predictions):
+        few = len(records) < self.predictor.batch
+        with closing(predictions), self._runs.at_work() if few else nullcontext():
             for done, upload in enumerate(uploads, start=1):
                 check_cancelled(cancelled)
                 prediction = next(predictions) if upload.refusal is None else _refused(upload, similar)
@@ -157,8 +183,16 @@ def _refused(upload: Upload, similar: int) -> Prediction:
     )
 
 
-def load_served(paths: Iterable[Path], limits: ServeLimits, *, gate: bool = True) -> dict[str, Served]:
+def load_served(
+    paths: Iterable[Path], limits: ServeLimits, *, gate: bool = True, batching: bool = True
+) -> dict[str, Served]:
     """The bundles by name, verified and loaded, in the order of the paths.
+
+    Args:
+        paths: bundle folders, run folders, `.clearmargin` files.
+        limits: of the server.
+        gate: refuse images unlike those of training.
+        batching: requests that come together share a run of the network.
 
     Raises:
         BundleError: one is no bundle, damaged or incompatible.
@@ -166,10 +200,15 @@ def load_served(paths: Iterable[Path], limits: ServeLimits, *, gate: bool = True
     found: dict[str, Served] = {}
     for path in paths:
         bundle = read_bundle(path)
-        run = path if bundle.folder != path else None
         name = _free_name(_name_of(path), found)
-        found[name] = Served(name, Predictor(bundle, gate=gate, limits=limits.image), run=run)
+        found[name] = Served(name, bundle, limits, gate=gate, batching=batching, run=_run_of(bundle.folder))
     return found
+
+
+def _run_of(bundle: Path) -> Path | None:
+    """The run folder that a bundle lies in."""
+    run = bundle.resolve().parent
+    return run if bundle.name == "bundle" and (run / "run.json").is_file() else None
 
 
 def _name_of(path: Path) -> str:

@@ -16,9 +16,12 @@ from fastapi import Request
 
 from clearmargin.web.errors import ApiError
 from clearmargin.web.limits import ServeLimits
+from clearmargin.web.metrics import Metrics
 
 if TYPE_CHECKING:
     from clearmargin.web.served import Served
+
+API = "/api/v1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +51,15 @@ class Serving:
     settings: ServeSettings
     threads: ThreadPoolExecutor = field(init=False)
     stopping: threading.Event = field(default_factory=threading.Event)
+    metrics: Metrics = field(default_factory=Metrics)
+    slots: int = 0
+    """Taken by requests with a body and by work that nobody waits for any more; changed on the loop's thread only."""
 
     def __post_init__(self) -> None:
         self.threads = ThreadPoolExecutor(self.limits.concurrency, thread_name_prefix="request")
+        self.metrics.at_work.set_function(lambda: self.slots)
+        for each in self.served.values():
+            each.listen(self.metrics.ran)
 
     @property
     def limits(self) -> ServeLimits:

@@ -1,7 +1,7 @@
 """The blocking work of a request, done in a thread that ends with it.
 
-The work is told to stop when its time is over, when the client is gone and when the server stops, and the request is
-answered at once; its thread, its files and its place in the queue are given up as soon as it has heard.
+The work is told to stop when its time is over, when its client is gone and when the server stops. The request is then
+answered at once; the place that it had among those at work is free when the thread has heard.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -53,9 +54,14 @@ async def do_work(request: Request, serving: Serving, work: Callable[[threading.
         leaving.cancel()
         cancelled.set()
         if not doing.done():
-            # Its files must not go before it has ended, nor may its place be taken.
-            await asyncio.shield(asyncio.wait({doing}))
-            doing.exception()
+            serving.slots += 1
+            doing.add_done_callback(partial(_give_back, serving))
+
+
+def _give_back(serving: Serving, ended: asyncio.Future[Any]) -> None:
+    serving.slots -= 1
+    if not ended.cancelled():
+        ended.exception()  # nobody else asks
 
 
 async def _client_leaves(request: Request) -> None:

@@ -5,12 +5,23 @@ little, that a random split of images promises more than the next patient will g
 """
 
 from clearmargin.data.phantom.cohort import (
+    DRAWN,
     PhantomSettings,
     PhantomSlide,
+    draw_for_scale,
     draw_packed,
     draw_patch,
     draw_slide,
     write_phantom,
 )
 
-__all__ = ["PhantomSettings", "PhantomSlide", "draw_packed", "draw_patch", "draw_slide", "write_phantom"]
+__all__ = [
+    "DRAWN",
+    "PhantomSettings",
+    "PhantomSlide",
+    "draw_for_scale",
+    "draw_packed",
+    "draw_patch",
+    "draw_slide",
+    "write_phantom",
+]

@@ -32,6 +32,10 @@ _LARGEST_SLIDE_PX = 8_000_000
 _CUT_EVERY, _CUT_FIRST = 20, 3
 """Every 20th slide, beginning with the fourth, ends inside its last column of patches."""
 
+DRAWN = "drawn phantom images"
+"""What `draw_for_scale` gives, for the record."""
+_DRAWN_OF_EACH = 8
+
 
 @dataclass(frozen=True, slots=True)
 class PhantomSettings:
@@ -132,6 +136,12 @@ def draw_packed(spec: Preprocessing, sizes: Sequence[int]) -> NDArray[np.uint8]:
     labels: tuple[Label, ...] = (0, 1)
     drawn = [draw_patch(label, seed, px) for seed, px in enumerate(sizes) for label in labels]
     return np.stack([spec.apply(patch) for patch in drawn])
+
+
+def draw_for_scale(spec: Preprocessing) -> NDArray[np.uint8]:
+    """(16, H, W, C) patches as a network takes them, benign and malignant in turn, to find a colour scale on."""
+    px = min(max(16, spec.width, spec.height), 256)
+    return draw_packed(spec, [px] * _DRAWN_OF_EACH)
 
 
 def write_phantom(
