@@ -10,8 +10,9 @@ import { readEvents } from "./sse.js";
  *   thumbnail?: string | null }} Similar
  * @typedef {{ value: number | null, ci: [number, number] | null, reason?: string | null }} Figure
  * @typedef {Record<string, any> & { name: string }} Model as docs/serve.md has it
- * @typedef {{ method: string, title: string, unit: string, scale: any, layer: string, picture: string }} ShownMap
- * @typedef {{ path: string, width: number, height: number, image: string, maps: ShownMap[], reason?: string | null,
+ * @typedef {{ method: string, title: string, unit: string, signed: boolean, scale: { saturation: number }, layer: string,
+ *   picture: string }} ShownMap
+ * @typedef {{ path: string, width: number, height: number, image: string | null, maps: ShownMap[], reason?: string | null,
  *   decision: string }} Explained
  * @typedef {{ id: string, state: string, done: number, total: number, error?: any,
  *   links: { self: string, events: string, results: string } }} Job

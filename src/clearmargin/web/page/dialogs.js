@@ -78,13 +78,13 @@ function cardParts({ html }) {
   return [h("div", { class: "prose" }, safeHtml(html, 2))];
 }
 
-/** @param {{ name: string, caption: string, svg: string }[]} figures */
+/** @param {{ name: string, title: string, caption: string, svg: string }[]} figures */
 function figureParts(figures) {
   if (!figures.length) {
     return [h("p", {}, "This bundle was served by itself. The figures are in the folder of the run that made it; serve that folder to see them here.")];
   }
-  return [h("div", { class: "plots" }, figures.map(({ name, caption, svg }) =>
-    h("figure", {}, h("img", { src: pictureOf(svg), alt: caption || name }), h("figcaption", {}, caption || name))))];
+  return [h("div", { class: "plots" }, figures.map(({ title, caption, svg }) =>
+    h("figure", {}, h("h3", {}, title), h("img", { src: pictureOf(svg), alt: title, width: 360, height: 290 }), h("figcaption", {}, caption))))];
 }
 
 /** An SVG in the page's colours as a picture, in which no script runs. @param {string} svg */

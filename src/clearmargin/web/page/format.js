@@ -16,8 +16,8 @@ export function makeFormat(locales) {
   const share = number({ style: "percent", maximumFractionDigits: 1, minimumFractionDigits: 1 });
   const coarse = number({ style: "percent", maximumFractionDigits: 0 });
   const fine = number({ style: "percent", maximumSignificantDigits: 2 });
-  const decimal = number({ minimumFractionDigits: 3, maximumFractionDigits: 3 });
   const short = number({ maximumSignificantDigits: 3 });
+  const hundredths = number({ minimumFractionDigits: 2, maximumFractionDigits: 2 });
 
   /** A probability; never 0 % or 100 %, which no model can promise. @param {number} p */
   const probability = (p) => {
@@ -29,13 +29,11 @@ export function makeFormat(locales) {
   return {
     probability,
     count: (/** @type {number} */ n) => whole.format(n),
-    decimal: (/** @type {number} */ n) => decimal.format(n),
+    hundredths: (/** @type {number} */ n) => hundredths.format(n),
     short: (/** @type {number} */ n) => short.format(n),
     percent: (/** @type {number} */ p) => coarse.format(p),
     /** A share of malignant, from thousandths to nearly all. @param {number} p */
     prevalence: (p) => (p < 0.1 ? fine.format(p) : coarse.format(p)),
-    /** @param {readonly [number, number]} ci */
-    interval: ([low, high]) => `${coarse.format(low)} to ${coarse.format(high)}`,
     bytes: (/** @type {number} */ n) =>
       n < 1024 * 1024 ? `${whole.format(Math.max(1, Math.round(n / 1024)))} KiB` : `${short.format(n / 1024 / 1024)} MiB`,
     /** How long something still takes, in words. @param {number} seconds */

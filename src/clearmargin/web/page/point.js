@@ -25,13 +25,14 @@ export function figures(model, format) {
     ),
     h("p", { class: "measured quiet" }, measuredOn(model, format)),
     model.stamp && h("p", { class: "stamp" }, `${model.stamp}.`),
+    model.gate && !model.gate.active && h("p", { class: "stamp" }, `Images unlike those of training are not refused: ${model.gate.reason ?? "no gate"}.`),
   );
 }
 
 /** @param {string} name @param {string} meaning @param {import("./api.js").Figure | null | undefined} value
  *  @param {Format} format @param {boolean} [plain] a number, not a percentage */
 function figure(name, meaning, value, format, plain = false) {
-  const shown = (/** @type {number} */ x) => (plain ? format.short(x) : format.percent(x));
+  const shown = (/** @type {number} */ x) => (plain ? format.hundredths(x) : format.percent(x));
   const known = typeof value?.value === "number";
   const ci = value?.ci;
   return h("div", { class: "figure" },
@@ -56,15 +57,12 @@ function range(value, ci) {
 /** On what the figures were measured. @param {Model} model @param {Format} format */
 function measuredOn(model, format) {
   const { achieved_on: on } = model.operating_point ?? {};
-  const test = model.test ?? {};
-  const counts = [
-    typeof test.n_images === "number" && counted(test.n_images, "image", "images", format),
-    typeof test.n_patients === "number" && counted(test.n_patients, "patient", "patients", format),
-  ].filter(Boolean);
-  if (!on && !counts.length) return "On which images it was measured is not known.";
-  const where = on ? `Measured on ${on}` : "Measured";
-  const of = counts.length ? `: ${counts.join(" of ")}` : "";
-  return `${where}${of}. On images from elsewhere it can be worse.`;
+  const { images, patients, split } = model.lineage ?? {};
+  if (rates(model) === null) return "How good this model is was not measured, or is not known here.";
+  const where = on === "test" ? "test images that it had not seen" : `the images of ${on ?? "an unknown part"}`;
+  const counts = on === "test" && images ? `${counted(images, "image", "images", format)}${patients ? ` of ${counted(patients, "patient", "patients", format)}` : ""}` : "";
+  const apart = split === "patient" && on === "test" ? "; none of these patients was in training" : "";
+  return `Measured on ${where}${counts ? `: ${counts}` : ""}${apart}. Elsewhere it can be worse.`;
 }
 
 /** How the threshold was chosen. @param {Model} model @param {Format} format */

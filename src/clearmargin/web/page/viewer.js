@@ -67,20 +67,19 @@ export function makeViewer(app) {
     opacity.setAttribute("aria-valuetext", app.format.percent(overlay.opacity));
     for (const control of [on, opacity, method]) control.disabled = !decided || !item.source;
     state_.textContent = words(row, answer, source, item);
-    legended([map, answer?.error, decided, shown], () => drawLegend(map, decided, model, shown));
+    legended([map, decided, model], () => drawLegend(map, decided, model));
     keep.onclick = () => map && save(`${stem(item.name)}_${map.method}.png`, blobOfDataUrl(map.picture));
   } };
 
-  /** @param {import("./api.js").ShownMap | null} map @param {boolean} decided @param {any} model @param {any} shown */
-  function drawLegend(map, decided, model, shown) {
+  /** @param {import("./api.js").ShownMap | null} map @param {boolean} decided @param {any} model */
+  function drawLegend(map, decided, model) {
     if (!map) {
       fill(legend, h("p", { class: "quiet" }, decided ? "" : "There is no map of an image that was not decided."));
       return;
     }
-    const facts = model.methods?.find((/** @type {any} */ each) => each.name === map.method) ?? {};
-    const signed = Boolean(/** @type {any} */ (map).signed ?? facts.signed ?? SIGNED.has(map.method));
-    const full = typeof map.scale === "number" ? map.scale : map.scale?.saturation;
-    const number = (/** @type {number} */ value) => (typeof full === "number" ? app.format.short(value) : "");
+    const drawn = !model.methods?.find((/** @type {any} */ each) => each.name === map.method)?.has_scale;
+    const { signed, scale: { saturation: full } } = map;
+    const number = app.format.short;
     const bar = h("canvas", { width: 220, height: 1, class: "ramp", role: "img",
       "aria-label": signed ? "Colours from dark blue, towards benign, to dark red, towards malignant" : "Colours from none to dark red, towards malignant" });
     paint(bar, signed);
@@ -89,12 +88,10 @@ export function makeViewer(app) {
         h("div", { class: "ends" }, signed && h("span", {}, number(-full)), h("span", {}, number(0)), h("span", {}, number(full)))),
       h("p", { class: "quiet" }, signed ? "Red: towards malignant. Blue: towards benign. " : "Red: towards malignant. ",
         `${map.unit}; the same colour is the same value in every image of this model. `,
-        shown?.note ? `${shown.note} ` : "",
+        drawn ? "The scale is that of drawn images, because this model has none of its own. " : "",
         "It is evidence for this network, not for disease. ", map.picture && keep));
   }
 }
-
-const SIGNED = new Set(["integrated_gradients", "occlusion"]);
 
 /** @param {import("./api.js").Row | undefined} row @param {import("./explaining.js").Answer | null} answer
  *  @param {string | null} source @param {import("./state.js").Item} item */
