@@ -20,34 +20,55 @@ def serve(
     token_file: Annotated[
         Path | None, typer.Option(help="A file with the token that requests must bring; or CLEARMARGIN_TOKEN.")
     ] = None,
-    state: Annotated[Path | None, typer.Option(help="The folder for jobs; in your home by default.")] = None,
+    state: Annotated[Path | None, typer.Option(help="The folder for jobs; one in your home by default.")] = None,
     gate: Gated = True,
-    grace: Annotated[float, typer.Option(min=0, help="Seconds that requests under way have at the end.")] = 30.0,
     batching: Annotated[
         bool, typer.Option("--batching/--no-batching", help="Requests that come together share a run of the network.")
     ] = True,
+    grace: Annotated[float, typer.Option(min=1, help="Seconds that requests under way have at the end.")] = 30.0,
+    seconds: Annotated[float, typer.Option(min=1, help="Of work on one request.")] = 60.0,
+    body_seconds: Annotated[float, typer.Option(min=1, help="Until the body of a request has come.")] = 60.0,
+    concurrency: Annotated[int, typer.Option(min=1, max=512, help="Requests with images under way at once.")] = 64,
+    max_files: Annotated[int, typer.Option(min=1, help="Of a request, members of zips counted.")] = 2_000,
+    max_file_bytes: Annotated[int, typer.Option(min=1, help="Of one file.")] = 64 << 20,
+    max_request_bytes: Annotated[int, typer.Option(min=1, help="Of a request, unpacked.")] = 512 << 20,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Of one image.")] = 40_000_000,
+    max_jobs: Annotated[int, typer.Option(min=1, help="That are not done.")] = 100,
 ) -> None:
-    """Answer over HTTP with trained bundles: a page for people, an API for programs."""
-    import tempfile
-
+    """Answer over HTTP with trained bundles: a page for people, an API for programs. Ends with Ctrl-C."""
     from platformdirs import user_state_path
 
-    from clearmargin.files import make_folder
+    from clearmargin.files import disk_errors, make_folder
     from clearmargin.web.app import make_app
     from clearmargin.web.limits import ServeLimits
-    from clearmargin.web.run import address_of, find_token, is_loopback, open_socket, run
+    from clearmargin.web.run import address_of, find_token, is_loopback, open_socket, private_folder, run
     from clearmargin.web.served import load_served
-    from clearmargin.web.serving import ServeSettings
+    from clearmargin.web.serving import LOOPBACK_HOSTS, ServeSettings
 
     token = find_token(host, token_file)
-    limits = ServeLimits()
-    served = load_served(bundles, limits, gate=gate)
+    limits = ServeLimits(
+        max_file_bytes=max_file_bytes,
+        max_request_bytes=max_request_bytes,
+        max_files=max_files,
+        max_pixels=max_pixels,
+        seconds=seconds,
+        body_seconds=body_seconds,
+        concurrency=concurrency,
+        max_jobs=max_jobs,
+    )
+    served = load_served(bundles, limits, gate=gate, batching=batching)
     state_folder = state or user_state_path("clearmargin") / "serve"
-    make_folder(state_folder)
-    with tempfile.TemporaryDirectory(prefix="clearmargin-") as private, open_socket(host, port) as opened:
-        settings = ServeSettings(Path(private), state_folder, limits, token, batching=batching)
-        if not is_loopback(host):
-            settings = ServeSettings(Path(private), state_folder, limits, token, None, batching)
+    with disk_errors(state_folder):
+        make_folder(state_folder)
+        state_folder.chmod(0o700)
+    with private_folder() as private, open_socket(host, port) as opened:
+        settings = ServeSettings(
+            private_folder=private,
+            state_folder=state_folder,
+            limits=limits,
+            token=token,
+            hosts=LOOPBACK_HOSTS if is_loopback(host) else None,
+        )
         address, names = address_of(opened), ", ".join(served)
 
         def ready() -> None:

@@ -89,9 +89,8 @@ class Guard:
         finally:
             if holds:
                 self._serving.slots -= 1
-            route = getattr(scope.get("route"), "path", "other")
             seconds = time.perf_counter() - started
-            self._serving.metrics.answered(route, scope["method"], answer.status or _GONE, seconds)
+            self._serving.metrics.answered(_route(scope), scope["method"], answer.status or _GONE, seconds)
 
     def _check(self, scope: Scope, headers: Headers) -> None:
         """Passes where the request may be answered.
@@ -200,6 +199,12 @@ class _Answer:
                 headers["Connection"] = "close"
             self.status = message["status"]
         await self._send(message)
+
+
+def _route(scope: Scope) -> str:
+    """The template of the path that was asked for, which holds nothing of what was asked."""
+    path: str = getattr(scope.get("route"), "path", "other")
+    return f"{API}{path}" if path.startswith("/") and _is_api(scope["path"]) and not _is_api(path) else path
 
 
 def _is_api(path: str) -> bool:

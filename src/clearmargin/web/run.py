@@ -1,22 +1,41 @@
-"""The server process: address, token, uvicorn, signals."""
+"""The server process: address, token, private folder, uvicorn, signals.
+
+Nothing is logged of requests: their paths and names may be those of patients.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
+import json
 import os
+import re
+import shutil
 import socket
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from secrets import token_hex
+from types import FrameType
 
+import h11
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from clearmargin.errors import UsageError
+from clearmargin.web.errors import ApiError, error_body
+from clearmargin.web.serving import Serving
 
 TOKEN_VARIABLE = "CLEARMARGIN_TOKEN"
 _SHORTEST_TOKEN = 16
 _KEEP_ALIVE_SECONDS = 10
 _MAX_HEAD_BYTES = 32_768
+_HEAD_SECONDS = 15
+"""From a connection, or from the first byte of a further request on it, to the end of the request's head."""
+_MOST_CONNECTIONS = 900
+_OURS = re.compile(r"clearmargin-serve-(\d+)-\w+")
 
 
 def is_loopback(host: str) -> bool:
@@ -73,18 +92,79 @@ def address_of(opened: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+@contextmanager
+def private_folder() -> Iterator[Path]:
+    """A folder for uploads that nobody else can read, gone at the end, as are those of servers that were killed."""
+    for left in Path(tempfile.gettempdir()).glob("clearmargin-serve-*"):
+        made_by = _OURS.fullmatch(left.name)
+        if made_by is not None and not _lives(int(made_by[1])):
+            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f"clearmargin-serve-{os.getpid()}-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
+
+
+class _Protocol(H11Protocol):
+    """Of uvicorn, with an end to waiting for the head of a request, and with our shape of an error."""
+
+    _head: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._head = self.loop.call_later(_HEAD_SECONDS, transport.close)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.conn.their_state is not h11.IDLE:
+            self._end_wait()
+        elif self._head is None:
+            self._head = self.loop.call_later(_HEAD_SECONDS, self.transport.close)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end_wait()
+        super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002  (uvicorn's own words)
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            error = ApiError("bad_request", "the request is not HTTP, or its head is too long.")
+            body = json.dumps(error_body(error, token_hex(8))).encode()
+            headers = [
+                ("content-type", "application/json"),
+                ("content-length", str(len(body))),
+                ("connection", "close"),
+            ]
+            with suppress(h11.LocalProtocolError):
+                for event in (h11.Response(status_code=400, headers=headers), h11.Data(body), h11.EndOfMessage()):
+                    self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
+    def _end_wait(self) -> None:
+        if self._head is not None:
+            self._head.cancel()
+            self._head = None
+
+
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, app: FastAPI, ready: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, serving: Serving, ready: Callable[[], None]) -> None:
         super().__init__(config)
-        self._app, self._ready = app, ready
+        self._serving, self._ready = serving, ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._ready()
 
-    def handle_exit(self, sig: int, frame: object) -> None:
-        self._app.state.serving.stopping.set()
-        super().handle_exit(sig, frame)  # type: ignore[arg-type]
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._serving.stopping.set()
+        super().handle_exit(sig, frame)
 
 
 def run(app: FastAPI, opened: socket.socket, *, grace: float, ready: Callable[[], None]) -> None:
@@ -98,19 +178,19 @@ def run(app: FastAPI, opened: socket.socket, *, grace: float, ready: Callable[[]
     """
     config = uvicorn.Config(
         app,
-        http="h11",
+        http=_Protocol,
         ws="none",
         lifespan="on",
         log_config=None,
         access_log=False,
         server_header=False,
-        date_header=True,
         proxy_headers=False,
+        limit_concurrency=_MOST_CONNECTIONS,
         h11_max_incomplete_event_size=_MAX_HEAD_BYTES,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=max(1, round(grace)),
     )
     try:
-        _Server(config, app, ready).run(sockets=[opened])
+        _Server(config, app.state.serving, ready).run(sockets=[opened])
     except KeyboardInterrupt:  # uvicorn raises the signal again when all is done
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,12 +22,14 @@ from clearmargin.predict.session import Session
 from clearmargin.types import Prediction, Record
 from clearmargin.web.batching import WAIT_S, SharedRuns
 from clearmargin.web.limits import ServeLimits
+from clearmargin.web.serving import API
 from clearmargin.web.uploads import Upload
 from clearmargin.web.work import check_cancelled
 
 if TYPE_CHECKING:
     from clearmargin.explanation.explainer import Explainer
 
+_LOOK_UP_S = 0.2
 Row = dict[str, Any]
 """As a line of `predict --format json`, with `at_prevalence`; JSON can hold it."""
 Progress = Callable[[int, int], None]
@@ -72,7 +74,7 @@ class Served:
             return self._runs
 
         self.predictor = Predictor(bundle, gate=gate, limits=limits.image, share=share)
-        self._lock = threading.Lock()
+        self._explains = threading.Lock()
 
     def listen(self, hear: Callable[[int], None]) -> None:
         """From now on `hear` is told how many images go through the network together, each time."""
@@ -94,17 +96,27 @@ class Served:
         share = (missed + found) / max(1, true_benign + false_alarms + missed + found)
         return share if 0 < share < 1 else None
 
-    @property
-    def explainer(self) -> Explainer:
-        """Made when first needed."""
-        with self._lock:
-            return self._explainer
+    @contextmanager
+    def explaining(self, cancelled: threading.Event) -> Iterator[Explainer]:
+        """The explainer, made when first needed; one request at a time has it, for it takes every core.
+
+        Raises:
+            Interrupted: it was cancelled while it waited.
+        """
+        while not self._explains.acquire(timeout=_LOOK_UP_S):
+            check_cancelled(cancelled)
+        try:
+            check_cancelled(cancelled)
+            yield self._explainer
+        finally:
+            self._explains.release()
 
     @cached_property
     def _explainer(self) -> Explainer:
+        from clearmargin.data.phantom import DRAWN, draw_for_scale  # noqa: PLC0415  (few ask)
         from clearmargin.explanation.explainer import Explainer  # noqa: PLC0415  (torch)
 
-        return Explainer(self.predictor)
+        return Explainer(self.predictor, scale_images=draw_for_scale, scale_of=DRAWN)
 
     def predict(
         self,
@@ -158,7 +170,7 @@ class Served:
         with closing(predictions), self._runs.at_work() if few else nullcontext():
             for done, upload in enumerate(uploads, start=1):
                 check_cancelled(cancelled)
-                prediction = next(predictions) if upload.refusal is None else _refused(upload, similar)
+                prediction = next(predictions) if upload.refusal is None else refused(upload, similar)
                 yield Decided(self._row(upload, prediction, prevalence), prediction)
                 if progress is not None:
                     progress(done, len(uploads))
@@ -167,7 +179,10 @@ class Served:
         shifted, observed, probability = None, self.prevalence, prediction.probability
         if prevalence is not None and observed is not None and probability is not None:
             shifted = float(shift_prior(np.array(probability), observed, prevalence))
-        return {**prediction_row(prediction), "path": upload.name, "at_prevalence": shifted}
+        row: Row = {**prediction_row(prediction), "path": upload.name, "at_prevalence": shifted}
+        for case, similar in zip(prediction.similar or (), row.get("similar", ()), strict=True):
+            similar["thumbnail"] = f"{API}/models/{self.name}/similar/{case.case}"
+        return row
 
 
 def record_of_upload(upload: Upload) -> Record:
@@ -176,7 +191,8 @@ def record_of_upload(upload: Upload) -> Record:
     return Record(str(upload.path), named.patient_id, named.slide_id, named.x, named.y)
 
 
-def _refused(upload: Upload, similar: int) -> Prediction:
+def refused(upload: Upload, similar: int = 0) -> Prediction:
+    """What is said of an upload that is known to be no image."""
     none = () if similar else None
     return Prediction(
         record_of_upload(upload), None, None, "refused", upload.refusal, similar=none, unreadable="unreadable"

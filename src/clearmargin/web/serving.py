@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from clearmargin.web.served import Served
 
 API = "/api/v1"
+LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "[::1]"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +35,8 @@ class ServeSettings:
     """What outlives the server: jobs."""
     limits: ServeLimits = field(default_factory=ServeLimits)
     token: str | None = field(default=None, repr=False)
-    hosts: frozenset[str] | None = frozenset({"127.0.0.1", "localhost", "[::1]"})
+    hosts: frozenset[str] | None = LOOPBACK_HOSTS
     """Names in the header Host, without the port, under which the server answers; None takes any."""
-    batching: bool = True
-    """Requests that come together share a run of the network."""
 
 
 @dataclass(eq=False)

@@ -12,7 +12,7 @@ import posixpath
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
@@ -28,6 +28,24 @@ from clearmargin.web.limits import ServeLimits
 from clearmargin.web.work import ClientGone
 
 FIELD = "files"
+BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": [FIELD],
+                    "properties": {
+                        FIELD: {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}}
+                    },
+                },
+                "encoding": {FIELD: {"contentType": "application/octet-stream"}},
+            }
+        },
+    }
+}
+"""Of a route that calls `receive`: its `openapi_extra`."""
 _LONGEST_NAME = 500
 """Characters of a name that are kept, its end."""
 _ZIP_SIGNATURES = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")

@@ -10,16 +10,16 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse
 
 from clearmargin.web.answers import PredictAnswer
-from clearmargin.web.errors import ApiError
+from clearmargin.web.readable import check_has_similar, check_readable
 from clearmargin.web.served import Decided
 from clearmargin.web.serving import Serving, serving_of
-from clearmargin.web.uploads import receive
+from clearmargin.web.uploads import BODY, receive
 from clearmargin.web.work import do_work
 
 router = APIRouter(tags=["images"])
 
 
-@router.post("/predict", response_model=PredictAnswer)
+@router.post("/predict", response_model=PredictAnswer, openapi_extra=BODY)
 async def predict(
     request: Request,
     serving: Annotated[Serving, Depends(serving_of)],
@@ -30,6 +30,8 @@ async def predict(
 ) -> JSONResponse:
     """A row for each image: what the model says of it, and where it says nothing, why."""
     served = serving.find(model)
+    if similar:
+        check_has_similar(served)
     with serving.folder() as folder:
         uploads = await receive(request, folder, serving.limits)
 
@@ -39,27 +41,9 @@ async def predict(
             )
 
         decided = await do_work(request, serving, work)
-    check_readable(decided)
+    predictions = [each.prediction for each in decided]
+    serving.metrics.decided(prediction.decision for prediction in predictions)
+    check_readable(predictions, [upload.name for upload in uploads])
     rows: list[dict[str, Any]] = [each.row for each in decided]
     point = asdict(served.model.decision_point)
     return JSONResponse({"model": served.name, "operating_point": point, "predictions": rows})
-
-
-def check_readable(decided: list[Decided]) -> None:
-    """Passes where at least one image could be read.
-
-    Raises:
-        ApiError: none could.
-    """
-    kinds = [each.prediction.unreadable for each in decided]
-    if not all(kinds):
-        return
-    details = [
-        {"path": each.row["path"], "kind": each.prediction.unreadable, "reason": each.prediction.reason or ""}
-        for each in decided
-    ]
-    if all(kind in ("not_an_image", "unsupported") for kind in kinds):
-        raise ApiError("unsupported", "no file is an image of a known kind; see details.", details=details)
-    if all(kind == "too_large" for kind in kinds):
-        raise ApiError("too_large", "every image has more pixels than the limit; see details.", details=details)
-    raise ApiError("unprocessable", "no image can be read; see details.", details=details)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
+from fastapi.responses import PlainTextResponse, Response
 
 import clearmargin
 from clearmargin.types import INTENDED_USE
 from clearmargin.web.answers import HealthAnswer, ReadyAnswer, VersionAnswer
 from clearmargin.web.errors import ApiError
+from clearmargin.web.metrics import CONTENT_TYPE
 from clearmargin.web.serving import Serving, serving_of
 
 router = APIRouter(tags=["status"])
@@ -33,3 +35,9 @@ async def ready(serving: Annotated[Serving, Depends(serving_of)]) -> ReadyAnswer
 async def version() -> VersionAnswer:
     """Which software answers, and what it may be used for."""
     return VersionAnswer(clearmargin=clearmargin.__version__, api="v1", intended_use=INTENDED_USE)
+
+
+@router.get("/metrics", response_class=PlainTextResponse)
+async def metrics(serving: Annotated[Serving, Depends(serving_of)]) -> Response:
+    """Figures of the server for Prometheus."""
+    return Response(serving.metrics.text(), headers={"Content-Type": CONTENT_TYPE})
