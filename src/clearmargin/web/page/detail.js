@@ -72,15 +72,20 @@ export function chanceOf(row, decision, model, app) {
   }
   if (row.probability === null) {
     return [
-      h("p", { class: "why" }, h("strong", {}, "Why: "), row.reason ?? "no reason was given"),
+      h("p", { class: "why" }, sentence(row.reason ?? "no reason was given")),
       h("p", { class: "quiet" }, "A model does not know what it was not shown. No probability is given for an image that cannot be read, or is unlike those that it was trained on."),
     ];
   }
-  const words = decision === "abstain" ? "Too near to the threshold for a decision that would hold often enough." : "";
+  const words = decision === "abstain" ? `The decision is withheld: ${row.reason ?? "too near to the threshold"}.` : row.reason && sentence(row.reason);
   return [
     h("p", { class: "probability" }, h("span", { class: "big" }, app.format.probability(row.probability)),
       h("span", { class: "quiet" }, " calibrated probability of malignant")),
     probabilityScale(row.probability, model, app.format),
-    (words || row.reason) && h("p", { class: "why" }, [words, row.reason].filter(Boolean).join(" ")),
+    words && h("p", { class: "why" }, words),
   ];
+}
+
+/** @param {string} text */
+function sentence(text) {
+  return `${text[0].toLocaleUpperCase()}${text.slice(1)}${text.endsWith(".") ? "" : "."}`;
 }

@@ -114,8 +114,8 @@ function helpText() {
     ["Malignant, benign", "The probability lies at or above the model’s threshold, or below."],
     ["Cannot tell", "It lies where the model was wrong too often. The decision is withheld."],
     ["Refused", "The file cannot be read, or the image is unlike those that the model was trained on."],
-    ["Calibrated probability", "Of many images with a probability of 80 %, about 80 of 100 were malignant in the data that it was checked on."],
-    ["Sensitivity, specificity", "Of malignant images, how many are called malignant; of benign ones, how many benign. The 95 % interval says how far chance could have moved the figure."],
+    ["Calibrated probability", "Of many images with a probability of four in five, about 80 of 100 were malignant in the data that it was checked on."],
+    ["Sensitivity, specificity", "Of malignant images, how many are called malignant; of benign ones, how many benign. The interval says how far chance could have moved the figure."],
     ["Map", "Which places moved this network. The colours are the same for every image of a model. It shows no border of a lesion."],
     ["If so many are malignant", "The same result means less where malignant images are rare. The slider shows by how much."],
   ];

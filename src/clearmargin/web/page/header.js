@@ -27,7 +27,6 @@ export function makeHeader(app) {
   const only = h("span", { class: "only" });
   const theme = h("select", {
     "aria-label": "Colours",
-    class: "theme",
     onchange: () => {
       memory.theme.set(theme.value === "system" ? null : theme.value);
       if (theme.value === "system") delete document.documentElement.dataset.theme;
@@ -36,7 +35,9 @@ export function makeHeader(app) {
   }, THEMES.map((name) => h("option", { value: name }, `${name[0].toUpperCase()}${name.slice(1)}`)));
   theme.value = memory.theme.get() ?? "system";
   const anchors = LINKS.map(([view, title]) => h("a", { "data-view": view }, title));
-  fill(links, anchors, theme);
+  fill(links, anchors);
+  fill(byId("theme"), theme);
+  const use = byId("use");
 
   /** @param {import("./state.js").State} state */
   return (state) => {
@@ -49,6 +50,7 @@ export function makeHeader(app) {
     const model = currentModel(state);
     if (model && select.value !== model.name) select.value = model.name;
     placed([state.route], () => {
+      use.href = app.address({ view: "use", id: null });
       anchors.forEach((anchor, at) => {
         anchor.href = app.address({ view: LINKS[at][0], id: null });
         if (state.route.view === LINKS[at][0]) anchor.setAttribute("aria-current", "page");

@@ -21,7 +21,7 @@ export function makeMeaning(app) {
     oninput: () => app.go({ prevalence: STEPS[Number(slider.value)] }, true),
   });
   const output = h("output", { for: "prevalence" });
-  const reset = h("button", { type: "button", class: "link", onclick: () => app.go({ prevalence: null }, true) }, "as in its data");
+  const reset = h("button", { type: "button", class: "link", onclick: () => app.go({ prevalence: null }, true) }, "As in its data");
   const main = h("div", { class: "natural" });
   const more = h("p", { class: "tree" });
   const note = h("p", { class: "quiet" });
@@ -49,6 +49,7 @@ export function makeMeaning(app) {
     slider.value = String(nearestStep(at));
     slider.setAttribute("aria-valuetext", format.prevalence(at));
     output.textContent = format.prevalence(at);
+    reset.textContent = own === null ? "" : `As in its data, ${format.prevalence(own)}`;
     reset.hidden = own === null;
     reset.disabled = chosen === null;
     const share = own === null ? null : shiftPrior(row.probability, own, at);

@@ -39,7 +39,7 @@ function figure(name, meaning, value, format, plain = false) {
     h("dt", {}, name, h("small", {}, meaning)),
     h("dd", {},
       h("span", { class: "value" }, known ? shown(/** @type {number} */ (value.value)) : "—"),
-      known && ci && h("span", { class: "ci" }, `95 % interval ${shown(ci[0])} to ${shown(ci[1])}`),
+      known && ci && h("span", { class: "ci" }, `${format.percent(0.95)} interval ${shown(ci[0])} to ${shown(ci[1])}`),
       !known && h("span", { class: "ci" }, value?.reason ?? "not known"),
       range(known ? /** @type {number} */ (value?.value) : null, ci ?? null)),
   );

@@ -21,16 +21,26 @@ export function probabilityScale(probability, model, format) {
     band && `cannot tell from ${format.probability(band[0])} to ${format.probability(band[1])}`,
   ].filter(Boolean);
   return h("div", { class: "scale" },
-    s("svg", { viewBox: `0 0 ${WIDTH} 44`, role: "img", "aria-label": `${words.join("; ")}.` },
+    s("svg", { viewBox: `0 0 ${WIDTH} ${band ? 76 : 56}`, role: "img", "aria-label": `${words.join("; ")}.` },
       s("rect", { class: "track", x: 4, y: 20, width: WIDTH - 8, height: 8, rx: 4 }),
       typeof threshold === "number" &&
         s("rect", { class: "beyond", x: x(threshold), y: 20, width: ((WIDTH - 8) * (1 - threshold)).toFixed(1), height: 8, rx: 4 }),
       band && s("rect", { class: "withheld", x: x(band[0]), y: 20, width: ((WIDTH - 8) * (band[1] - band[0])).toFixed(1), height: 8 }),
       typeof threshold === "number" && s("path", { class: "tick", d: `M${x(threshold)} 14v20` }),
-      s("path", { class: "here", d: `M${x(probability)} 18l-6-11h12Z` })),
-    h("div", { class: "ends", "aria-hidden": "true" }, h("span", {}, "benign"),
-      h("span", {}, typeof threshold === "number" ? `malignant from ${format.probability(threshold)}` : ""), h("span", {}, "malignant")),
+      s("path", { class: "here", d: `M${x(probability)} 18l-6-11h12Z` }),
+      ...labels(threshold, band, format)),
   );
+}
+
+/** What stands below the line: where malignant begins, and where nothing is decided.
+ *  @param {unknown} threshold @param {[number, number] | null} band @param {import("./format.js").Format} format */
+function labels(threshold, band, format) {
+  const at = (/** @type {number} */ p, /** @type {number} */ y, /** @type {string} */ text) =>
+    s("text", { x: x(p), y, "text-anchor": p < 0.3 ? "start" : p > 0.7 ? "end" : "middle" }, text);
+  return [
+    typeof threshold === "number" && at(threshold, 50, `malignant from ${format.probability(threshold)}`),
+    band && at((band[0] + band[1]) / 2, 70, `dashed: cannot tell, ${format.probability(band[0])} to ${format.probability(band[1])}`),
+  ];
 }
 
 /** The small one of a row; the number stands beside it. @param {number | null} probability @param {import("./api.js").Model} model */

@@ -137,7 +137,7 @@ export function makeTable(app) {
 /** @param {App} app @param {number} id */
 function makeRow(app, id) {
   const picture = h("span", { class: "thumb" });
-  const name = h("span", { class: "name" });
+  const name = h("span");
   const link = h("a", {}, name);
   const verdict = h("td", { class: "decision" });
   const number = h("span", { class: "number" });
@@ -166,11 +166,11 @@ function makeRow(app, id) {
       said([item.name, answer, decision, model], () => {
         name.textContent = item.name;
         link.title = item.name;
-        fill(verdict, mark(decision), answer?.decision === "refused" && h("small", { class: "reason" }, answer.reason ?? ""));
+        fill(verdict, mark(decision), decision === "refused" && h("small", { class: "reason", title: answer?.reason ?? "" }, answer?.reason ?? ""));
         const p = answer?.probability ?? null;
         number.textContent = p === null ? "—" : app.format.probability(p);
-        if (p === null) number.setAttribute("aria-label", "none");
-        else number.removeAttribute("aria-label");
+        verdict.colSpan = decision === "refused" ? 2 : 1; // the reason needs the room of a probability that is not there
+        chance.hidden = decision === "refused";
         fill(bar, p === null ? null : smallScale(p, model));
         element.dataset.decision = decision;
       });
