@@ -15,6 +15,7 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # for tests that import ONNX Runtime themselves
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny batches: more threads only wait for each other
 
 settings.register_profile("same", derandomize=True, deadline=None)
@@ -22,6 +23,7 @@ settings.load_profile("same")
 
 if TYPE_CHECKING:
     from tests.slides import Placed
+    from tests.small_run import SmallRun
 
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -95,6 +97,14 @@ def make_folder(tmp_path: Path) -> Iterator[Callable[..., Path]]:
         return root
 
     yield build
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
+    """A finished run on small images; see `small_run.py`."""
+    from tests.small_run import train_small
+
+    return train_small(tmp_path_factory.mktemp("small"))
 
 
 @pytest.fixture(scope="session")

@@ -8,12 +8,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 from PIL import Image
 from tests.bundle.small_bundle import write_working
-from tests.web.in_process import in_process
+from tests.web.in_process import InProcess, in_process
 
 from clearmargin.images.preprocess import Preprocessing
 from clearmargin.web.app import make_app
@@ -21,7 +20,7 @@ from clearmargin.web.limits import ServeLimits
 from clearmargin.web.served import load_served
 from clearmargin.web.serving import ServeSettings
 
-MakeClient = Callable[..., httpx.Client]
+MakeClient = Callable[..., InProcess]
 _LIMITS = ServeLimits()
 
 
@@ -38,11 +37,17 @@ def make_client(bundle: Path, tmp_path: Path) -> Iterator[MakeClient]:
     """`make_client(limits=…, token=…)` gives a client of an application that lives as long as the test."""
     with ExitStack() as stack:
 
-        def make(*bundles: Path, limits: ServeLimits = _LIMITS, gate: bool = True, **settings: Any) -> httpx.Client:
+        def make(
+            *bundles: Path,
+            limits: ServeLimits = _LIMITS,
+            gate: bool = True,
+            batching: bool = True,
+            **settings: Any,
+        ) -> InProcess:
             private, state = tmp_path / "private", tmp_path / "state"
             for folder in (private, state):
                 folder.mkdir(mode=0o700, exist_ok=True)
-            served = load_served(bundles or [bundle], limits, gate=gate)
+            served = load_served(bundles or [bundle], limits, gate=gate, batching=batching)
             app = make_app(served, ServeSettings(private, state, limits, **settings))
             return stack.enter_context(in_process(app))
 
@@ -50,9 +55,15 @@ def make_client(bundle: Path, tmp_path: Path) -> Iterator[MakeClient]:
 
 
 @pytest.fixture
-def client(make_client: MakeClient) -> httpx.Client:
+def client(make_client: MakeClient) -> InProcess:
     """A client of an application with everything as it is by default."""
     return make_client()
+
+
+@pytest.fixture
+def private(tmp_path: Path) -> Path:
+    """The folder in which uploads live as long as their request."""
+    return tmp_path / "private"
 
 
 def png(seed: int = 0, px: int = 32) -> bytes:

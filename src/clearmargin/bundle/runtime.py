@@ -12,12 +12,15 @@ from contextlib import suppress
 from functools import cache
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when it is imported: from 1.29 on it reports models to its makers
+import onnxruntime
 
 from clearmargin.bundle.onnx_check import INPUT, CheckedNetwork
 from clearmargin.errors import BundleError
 
+onnxruntime.disable_telemetry_events()  # where somebody imported it before
 _SHARE_OF_MEMORY = 0.5
 _UNKNOWN_MEMORY_BYTES = 8 * 2**30
 
