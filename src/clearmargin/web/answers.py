@@ -59,6 +59,8 @@ class PredictionRow(_Answer):
     probability: float | None
     decision: Decision
     reason: str | None
+    in_context: bool
+    """The neighbours in its slide counted, so that `context` of the model has what decided."""
     at_prevalence: float | None
     similar: list[SimilarRow] | None = None
 
@@ -154,6 +156,9 @@ class ContextFacts(_Answer):
     active: bool
     step: int | None
     """Pixels from a patch to the next."""
+    operating_point: PointFacts | None
+    """What decides in context; null where it is not active, as the next."""
+    abstention: AbstentionFacts | None
     reason: str | None
 
 

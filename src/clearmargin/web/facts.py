@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from clearmargin.bundle.schema import Decisions
 from clearmargin.web.answers import (
     AbstentionFacts,
     ContextFacts,
@@ -27,25 +28,21 @@ def model_facts(served: Served) -> ModelAnswer:
     """All of it; blocks while torch is imported, for the methods."""
     model, kept = served.model, served.model.cases
     spec, lineage, metrics = model.preprocessing, model.lineage, model.lineage.metrics
-    promise = model.conformal
     return ModelAnswer(
         name=served.name,
         architecture=model.architecture.name,
         parameters=model.architecture.parameters,
         content=model.content,
         input=InputFacts(width=spec.width, height=spec.height, channels=spec.channels),
-        operating_point=_point(served, metrics),
+        operating_point=_point(model, None if model.context or model.lineage.recalibrated else metrics),
         calibration=model.calibrated_by.method,
-        abstention=AbstentionFacts(
-            active=promise is not None,
-            coverage=promise.coverage if promise else None,
-            between=promise.between if promise else None,
-            reason=None if promise else model.no_abstention or "every decision is benign or malignant",
-        ),
+        abstention=_abstention(model),
         gate=_gate(served),
         context=ContextFacts(
             active=model.context is not None,
             step=model.context.grid.step if model.context else None,
+            operating_point=_point(model.context, None if lineage.recalibrated else metrics) if model.context else None,
+            abstention=_abstention(model.context) if model.context else None,
             reason=None if model.context else model.no_context or "neighbours do not count",
         ),
         similar=SimilarFacts(
@@ -70,21 +67,30 @@ def model_facts(served: Served) -> ModelAnswer:
     )
 
 
-def _point(served: Served, metrics: Mapping[str, Any] | None) -> PointFacts:
-    point = served.model.decision_point
-    if metrics is None or served.model.lineage.recalibrated is not None:
+def _point(decides: Decisions, metrics: Mapping[str, Any] | None) -> PointFacts:
+    """What decides, and what it achieved in these figures of the test part, or without them where it was chosen."""
+    point = decides.decision_point
+    if metrics is None:
         found = {name: Figure(value=point.achieved.get(name), ci=None) for name in ("sensitivity", "specificity")}
-        achieved_on = point.chosen_on
     else:
         found = {name: _figure(metrics, name) for name in ("sensitivity", "specificity")}
-        achieved_on = "test"
     return PointFacts(
         name=point.name,
         rule=point.rule,
         threshold=point.threshold,
         chosen_on=point.chosen_on,
-        achieved_on=achieved_on,
+        achieved_on=point.chosen_on if metrics is None else "test",
         **found,
+    )
+
+
+def _abstention(decides: Decisions) -> AbstentionFacts:
+    promise = decides.conformal
+    return AbstentionFacts(
+        active=promise is not None,
+        coverage=promise.coverage if promise else None,
+        between=promise.between if promise else None,
+        reason=None if promise else decides.no_abstention or "every decision is benign or malignant",
     )
 
 

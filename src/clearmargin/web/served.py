@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _LOOK_UP_S = 0.2
 Row = dict[str, Any]
-"""As a line of `predict --format json`, with `at_prevalence`; JSON can hold it."""
+"""As a line of `predict --format json`, with `in_context` and `at_prevalence`; JSON can hold it."""
 Progress = Callable[[int, int], None]
 """Hears how many of how many images are decided."""
 
@@ -179,7 +179,8 @@ class Served:
         shifted, observed, probability = None, self.prevalence, prediction.probability
         if prevalence is not None and observed is not None and probability is not None:
             shifted = float(shift_prior(np.array(probability), observed, prevalence))
-        row: Row = {**prediction_row(prediction), "path": upload.name, "at_prevalence": shifted}
+        row: Row = {**prediction_row(prediction), "path": upload.name}
+        row |= {"in_context": prediction.in_context, "at_prevalence": shifted}
         for case, similar in zip(prediction.similar or (), row.get("similar", ()), strict=True):
             similar["thumbnail"] = f"{API}/models/{self.name}/similar/{case.case}"
         return row

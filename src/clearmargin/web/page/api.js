@@ -4,7 +4,7 @@ import { readEvents } from "./sse.js";
 
 /**
  * @typedef {{ path: string, patient_id?: string | null, slide_id?: string | null, x?: number | null, y?: number | null,
- *   probability: number | null, decision: "benign" | "malignant" | "abstain" | "refused", reason: string | null,
+ *   probability: number | null, decision: "benign" | "malignant" | "abstain" | "refused", reason: string | null, in_context?: boolean,
  *   similar?: Similar[] | null, at_prevalence?: number | null }} Row
  * @typedef {{ patient_id: string | null, label: "benign" | "malignant", distance: number, same_patient: boolean | null,
  *   thumbnail?: string | null }} Similar

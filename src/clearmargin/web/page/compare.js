@@ -3,7 +3,7 @@
 import { WORDS, shape } from "./decisions.js";
 import { chanceOf } from "./detail.js";
 import { fill, h } from "./dom.js";
-import { figures } from "./point.js";
+import { figures, rulesOf } from "./point.js";
 import { decisionOf, itemOf } from "./state.js";
 
 /** @typedef {import("./app.js").App} App */
@@ -29,7 +29,7 @@ export function makeCompare(app) {
     const open = decisions.filter((each) => each === "pending").length;
     const kinds = new Set(decisions);
     verdict.textContent = open ? `${open} of ${decisions.length} are still deciding.`
-      : kinds.size === 1 ? `All ${decisions.length} say the same: ${WORDS[decisions[0]].toLocaleLowerCase()}.` : "They do not agree.";
+      : kinds.size === 1 ? `${decisions.length === 2 ? "Both" : `All ${decisions.length}`} say the same: ${WORDS[decisions[0]].toLocaleLowerCase()}.` : "They do not agree.";
     fill(columns, state.models.map((model, at) => column(state, item, model, decisions[at])));
   }
 
@@ -47,9 +47,9 @@ export function makeCompare(app) {
     return h("li", {},
       h("h3", {}, model.name),
       h("p", { class: `verdict is-${decision}` }, shape(decision), h("span", {}, WORDS[decision])),
-      h("div", { class: `frame${layer ? " mapped" : ""}` }, url && h("img", { class: "base", src: url, alt: `The image as ${model.name} sees it` }), layer),
       h("div", { class: "chance" }, ...chanceOf(row, decision, model, app)),
-      figures(model, app.format));
+      h("div", { class: `frame${layer ? " mapped" : ""}` }, url && h("img", { class: "base", src: url, alt: `The image as ${model.name} sees it` }), layer),
+      figures(model, rulesOf(model, row), app.format));
   }
 
   return { element, render, title };

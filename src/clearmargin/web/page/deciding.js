@@ -79,7 +79,7 @@ export function makeDeciding(api, store, announce) {
     signal.removeEventListener("abort", gone);
     if (state === "failed") {
       const { error } = await api.job(job.id);
-      throw new ApiError(500, error?.code ?? "internal", error?.message ?? "The job failed.", { details: error?.details });
+      throw new ApiError(500, "internal", typeof error === "string" ? error : "The job failed.");
     }
     if (state === "cancelled") throw new ApiError(0, "cancelled", "The job was cancelled elsewhere.");
     const answer = await api.results(job.id);

@@ -3,7 +3,8 @@
 import { WORDS, shape } from "./decisions.js";
 import { fill, h, whenChanged } from "./dom.js";
 import { makeMeaning } from "./meaning.js";
-import { figures, ruleOf } from "./point.js";
+import { figures, ruleOf, rulesOf } from "./point.js";
+import { sentence } from "./problems.js";
 import { probabilityScale } from "./scale.js";
 import { makeSimilar } from "./similar.js";
 import { currentModel, decisionOf, itemOf } from "./state.js";
@@ -53,9 +54,10 @@ export function makeDetail(app) {
       fill(title, shape(decision), h("span", {}, WORDS[decision]));
       fill(chance, ...chanceOf(row, decision, model, app));
     });
-    counted([model], () => {
-      fill(measured, figures(model, app.format));
-      rule.textContent = ruleOf(model, app.format);
+    const rules = rulesOf(model, row);
+    counted([model, rules.inside], () => {
+      fill(measured, figures(model, rules, app.format));
+      rule.textContent = ruleOf(rules, app.format);
     });
     viewer.render(state, item, model);
     meaning.render(state, item, model);
@@ -79,13 +81,8 @@ export function chanceOf(row, decision, model, app) {
   const words = decision === "abstain" ? `The decision is withheld: ${row.reason ?? "too near to the threshold"}.` : row.reason && sentence(row.reason);
   return [
     h("p", { class: "probability" }, h("span", { class: "big" }, app.format.probability(row.probability)),
-      h("span", { class: "quiet" }, " calibrated probability of malignant")),
-    probabilityScale(row.probability, model, app.format),
+      h("span", { class: "quiet" }, ` calibrated probability of malignant${row.in_context ? ", its neighbours on the slide counted" : ""}`)),
+    probabilityScale(row.probability, rulesOf(model, row), app.format),
     words && h("p", { class: "why" }, words),
   ];
-}
-
-/** @param {string} text */
-function sentence(text) {
-  return `${text[0].toLocaleUpperCase()}${text.slice(1)}${text.endsWith(".") ? "" : "."}`;
 }

@@ -2,7 +2,7 @@
 
 import { fill, h, s, whenChanged } from "./dom.js";
 import { nouns } from "./format.js";
-import { figures } from "./point.js";
+import { figures, rulesOf } from "./point.js";
 import { currentModel } from "./state.js";
 
 /** @typedef {import("./app.js").App} App */
@@ -43,12 +43,12 @@ export function makeEmpty(app) {
           : state.examples.map((example, at) => h("li", {},
             h("button", { type: "button", class: "example", onclick: () => app.addExample(example) },
               h("img", { src: urls[at], alt: "", width: 72, height: 72 }),
-              h("span", {}, `Drawn ${example.label}`))))),
+              h("span", {}, h("span", { class: "unseen" }, "Drawn image, "), example.label))))),
       );
       if (state.examples?.length === 0) fill(examples);
       fill(facts, model && [
         h("h2", { id: "facts-title" }, "How good is it?"),
-        figures(model, app.format),
+        figures(model, rulesOf(model), app.format),
         h("p", { class: "quiet" }, "More in the ", h("a", { href: app.address({ view: "card", id: null }) }, "model card"),
           " and the ", h("a", { href: app.address({ view: "figures", id: null }) }, "figures"), "."),
       ]);

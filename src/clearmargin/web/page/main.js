@@ -43,7 +43,9 @@ const toolbar = h("div", { class: "toolbar" },
   h("div", { class: "buttons" },
     button("Add images", app.chooseFiles, "primary"), button("CSV", () => app.download("csv")),
     button("JSON", () => app.download("json")), button("Print", () => window.print()), button("Clear", app.clear)));
-const list = h("section", { class: "pane list-pane", "aria-label": "Results" }, toolbar, runs.element, table.element);
+const list = h("section", { class: "pane list-pane", "aria-label": "Results" }, toolbar, table.element);
+const banner = h("div");
+fill(byId("notices"), banner, runs.element);
 const work = h("div", { class: "work" }, list, detail.element);
 const loading = h("p", { class: "plain quiet" }, "Asking the server which models it has…");
 const failure = h("div", { class: "plain failure", role: "alert" });
@@ -66,10 +68,10 @@ function render(state) {
   else if (scene === work) {
     const chosen = state.place.view === "image" && itemOf(state, state.place.id) !== null;
     work.classList.toggle("chosen", chosen);
-    runs.render(state);
     table.render(state);
     detail.render(state);
   }
+  runs.render(state);
   dialogs.render(state);
   focusOn(state, comparing);
   const model = currentModel(state)?.name ?? "";
@@ -101,10 +103,10 @@ table.element.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) =
 /** @param {import("./state.js").State} state */
 function drawBanner(state) {
   if (state.alive || state.phase !== "ready") {
-    fill(byId("banner"));
+    fill(banner);
     return;
   }
-  fill(byId("banner"), h("p", { class: "banner", role: "alert" }, h("strong", {}, "The server does not answer. "),
+  fill(banner, h("p", { class: "banner", role: "alert" }, h("strong", {}, "The server does not answer. "),
     "Results that are here stay here. This line goes when it is back."));
   void knock();
 }

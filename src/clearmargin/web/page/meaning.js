@@ -3,7 +3,7 @@
 import { STEPS, inWhole, naturalFrequencies, nearestStep, shareAmong, shiftPrior } from "./chance.js";
 import { fill, h, s, whenChanged } from "./dom.js";
 import { nouns } from "./format.js";
-import { rates } from "./point.js";
+import { rates, rulesOf } from "./point.js";
 
 const USUAL = 0.1;
 
@@ -54,7 +54,7 @@ export function makeMeaning(app) {
     reset.disabled = chosen === null;
     const share = own === null ? null : shiftPrior(row.probability, own, at);
     const called = row.decision === "malignant" || row.decision === "benign" ? row.decision : null;
-    const known = rates(model);
+    const known = rates(rulesOf(model, row));
     const among = called && known ? shareAmong(called, known.sensitivity, known.specificity, at) : null;
     fill(main, share !== null ? sentence(share, `${many} with this probability`) : among !== null && called ? sentence(among, `${many} called ${called}`) : null);
     more.textContent = called && known ? tree(called, known, at, many) : "";

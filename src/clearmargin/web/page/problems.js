@@ -37,11 +37,16 @@ export function problemOf(error) {
   const message = error.code === "gone" ? "" : error.message;
   return {
     title: TITLES[error.code] ?? "This did not work",
-    text: [message, help].filter(Boolean).join(" "),
+    text: [message && sentence(message), help].filter(Boolean).join(" "),
     again: !FOREVER.has(error.code),
     request: error.requestId,
     details: error.details.map(wordsOf).filter(Boolean),
   };
+}
+
+/** Messages of the API begin small and may lack their end. @param {string} text */
+export function sentence(text) {
+  return `${text[0].toLocaleUpperCase()}${text.slice(1)}${/[.!?]$/.test(text) ? "" : "."}`;
 }
 
 /** @param {any} detail of an error, a text or an object with a path and a reason @returns {string} */

@@ -10,11 +10,11 @@ const x = (p) => (4 + (WIDTH - 8) * p).toFixed(1);
 
 /**
  * The whole scale with its words.
- * @param {number} probability @param {import("./api.js").Model} model @param {import("./format.js").Format} format
+ * @param {number} probability @param {import("./point.js").Rules} rules @param {import("./format.js").Format} format
  */
-export function probabilityScale(probability, model, format) {
-  const threshold = model.operating_point?.threshold;
-  const band = bandOf(model);
+export function probabilityScale(probability, rules, format) {
+  const { threshold } = rules.point;
+  const band = bandOf(rules);
   const words = [
     `Probability ${format.probability(probability)}`,
     typeof threshold === "number" && `malignant from ${format.probability(threshold)} on`,
@@ -43,11 +43,11 @@ function labels(threshold, band, format) {
   ];
 }
 
-/** The small one of a row; the number stands beside it. @param {number | null} probability @param {import("./api.js").Model} model */
-export function smallScale(probability, model) {
-  const threshold = model.operating_point?.threshold;
+/** The small one of a row; the number stands beside it. @param {number} probability @param {import("./point.js").Rules} rules */
+export function smallScale(probability, rules) {
+  const { threshold } = rules.point;
   return s("svg", { class: "small-scale", viewBox: "0 0 100 8", preserveAspectRatio: "none", "aria-hidden": "true" },
     s("path", { class: "track", d: "M0 4h100" }),
-    probability !== null && s("path", { class: "filled", d: `M0 4h${(100 * probability).toFixed(1)}` }),
+    s("path", { class: "filled", d: `M0 4h${(100 * probability).toFixed(1)}` }),
     typeof threshold === "number" && s("path", { class: "tick", d: `M${(100 * threshold).toFixed(1)} 0v8` }));
 }

@@ -3,6 +3,7 @@
 import { DECISIONS, WORDS, mark } from "./decisions.js";
 import { fill, h, whenChanged } from "./dom.js";
 import { counted } from "./format.js";
+import { rulesOf } from "./point.js";
 import { smallScale } from "./scale.js";
 import { currentModel, decisionOf, shownItems, tally } from "./state.js";
 
@@ -171,7 +172,7 @@ function makeRow(app, id) {
         number.textContent = p === null ? "—" : app.format.probability(p);
         verdict.colSpan = decision === "refused" ? 2 : 1; // the reason needs the room of a probability that is not there
         chance.hidden = decision === "refused";
-        fill(bar, p === null ? null : smallScale(p, model));
+        fill(bar, p === null ? null : smallScale(p, rulesOf(model, answer)));
         element.dataset.decision = decision;
       });
       if (!row.seen) return;

@@ -67,29 +67,31 @@ export function makeViewer(app) {
     opacity.setAttribute("aria-valuetext", app.format.percent(overlay.opacity));
     for (const control of [on, opacity, method]) control.disabled = !decided || !item.source;
     state_.textContent = words(row, answer, source, item);
-    legended([map, decided, model], () => drawLegend(map, decided, model));
+    legended([map, decided, model, method.value], () => drawLegend(map, decided, model.methods?.find((/** @type {any} */ each) => each.name === method.value)));
     keep.onclick = () => map && save(`${stem(item.name)}_${map.method}.png`, blobOfDataUrl(map.picture));
   } };
 
-  /** @param {import("./api.js").ShownMap | null} map @param {boolean} decided @param {any} model */
-  function drawLegend(map, decided, model) {
-    if (!map) {
-      fill(legend, h("p", { class: "quiet" }, decided ? "" : "There is no map of an image that was not decided."));
+  /** Of the method, so that its room is kept while the map is drawn. @param {import("./api.js").ShownMap | null} map
+   *  @param {boolean} decided @param {any} facts */
+  function drawLegend(map, decided, facts) {
+    if (!decided || !facts) {
+      fill(legend, h("p", { class: "quiet" }, "There is no map of an image that was not decided."));
       return;
     }
-    const drawn = !model.methods?.find((/** @type {any} */ each) => each.name === map.method)?.has_scale;
-    const { signed, scale: { saturation: full } } = map;
-    const number = app.format.short;
+    const { signed, unit, has_scale: own } = facts;
+    const full = map?.scale.saturation;
+    const number = (/** @type {number} */ sign) => (full === undefined ? "\u2007" : app.format.short(sign * full));
     const bar = h("canvas", { width: 220, height: 1, class: "ramp", role: "img",
       "aria-label": signed ? "Colours from dark blue, towards benign, to dark red, towards malignant" : "Colours from none to dark red, towards malignant" });
     paint(bar, signed);
+    keep.disabled = !map?.picture;
     fill(legend,
       h("div", { class: "ramp-box" }, bar,
-        h("div", { class: "ends" }, signed && h("span", {}, number(-full)), h("span", {}, number(0)), h("span", {}, number(full)))),
-      h("p", { class: "quiet" }, signed ? "Red: towards malignant. Blue: towards benign. " : "Red: towards malignant. ",
-        `${map.unit}; the same colour is the same value in every image of this model. `,
-        drawn ? "The scale is that of drawn images, because this model has none of its own. " : "",
-        "It is evidence for this network, not for disease. ", map.picture && keep));
+        h("div", { class: "ends" }, signed && h("span", {}, number(-1)), h("span", {}, app.format.short(0)), h("span", {}, number(1)))),
+      h("p", { class: "quiet" }, signed ? "Red speaks for malignant, blue for benign. " : "Red speaks for malignant. ",
+        `Unit: ${unit}. The same colour is the same value in every image of this model. `,
+        own ? "" : "The scale is that of drawn images: the model has none of its own. ",
+        "Evidence for this network, not for disease. ", keep));
   }
 }
 
