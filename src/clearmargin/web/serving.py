@@ -88,7 +88,7 @@ class Serving:
             rmtree(folder, ignore_errors=True)
 
 
-def serving_of(request: Request) -> Serving:
+async def serving_of(request: Request) -> Serving:  # plain functions are called in a thread of their own
     """What the server of a request has; a dependency of routes: `Annotated[Serving, Depends(serving_of)]`."""
     serving: Serving = request.app.state.serving
     return serving
