@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from clearmargin.models import MODELS
     from clearmargin.predict.predictor import Predictor, load_bundle
     from clearmargin.types import Listener
+    from clearmargin.web.client import Client
     from clearmargin.workflow import Run
 
 __version__ = "0.1.0"
@@ -56,12 +57,14 @@ _HOME = {
     "write_phantom": "clearmargin.data.phantom",
     "ClearmarginError": "clearmargin.errors",
     "Listener": "clearmargin.types",
+    "Client": "clearmargin.web.client",
 }
 
 __all__ = [
     "MODELS",
     "SOURCES",
     "ClearmarginError",
+    "Client",
     "Explainer",
     "Listener",
     "PhantomSettings",

@@ -11,6 +11,7 @@
     │   └── SplitError          3   422   no honest split is possible
     ├── BundleError             4   500   not a bundle, tampered with, or incompatible
     ├── AllRefused              5   422   every input was refused or unreadable
+    ├── ServerError             1   500   a server that was asked cannot be reached, or cannot answer
     └── Interrupted           130   503   the user stopped the job; it can be resumed
 
 A message is one line, whatever the file that it names is called: what happened, where, how to fix it.
@@ -106,6 +107,10 @@ class BundleError(ClearmarginError):
 class AllRefused(ClearmarginError):
     exit_code = 5
     http_status = 422
+
+
+class ServerError(ClearmarginError):
+    pass
 
 
 class Interrupted(ClearmarginError):

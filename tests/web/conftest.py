@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def make_client(bundle: Path, tmp_path: Path) -> Iterator[MakeClient]:
     """`make_client(limits=…, token=…)` gives a client of an application that lives as long as the test."""
+    numbers = count()
     with ExitStack() as stack:
 
         def make(
@@ -44,9 +46,8 @@ def make_client(bundle: Path, tmp_path: Path) -> Iterator[MakeClient]:
             batching: bool = True,
             **settings: Any,
         ) -> InProcess:
-            private, state = tmp_path / "private", tmp_path / "state"
-            for folder in (private, state):
-                folder.mkdir(mode=0o700, exist_ok=True)
+            private, state = tmp_path / "private", tmp_path / f"state{next(numbers)}"
+            private.mkdir(mode=0o700, exist_ok=True)
             served = load_served(bundles or [bundle], limits, gate=gate, batching=batching)
             app = make_app(served, ServeSettings(private, state, limits, **settings))
             return stack.enter_context(in_process(app))

@@ -21,6 +21,9 @@ def serve(
         Path | None, typer.Option(help="A file with the token that requests must bring; or CLEARMARGIN_TOKEN.")
     ] = None,
     state: Annotated[Path | None, typer.Option(help="The folder for jobs; one in your home by default.")] = None,
+    keep_hours: Annotated[
+        float, typer.Option(min=0, help="How long the answers of a job are kept after its end.")
+    ] = 24.0,
     gate: Gated = True,
     batching: Annotated[
         bool, typer.Option("--batching/--no-batching", help="Requests that come together share a run of the network.")
@@ -36,10 +39,9 @@ def serve(
     max_jobs: Annotated[int, typer.Option(min=1, help="That are not done.")] = 100,
 ) -> None:
     """Answer over HTTP with trained bundles: a page for people, an API for programs. Ends with Ctrl-C."""
-    from platformdirs import user_state_path
-
-    from clearmargin.files import disk_errors, make_folder
     from clearmargin.web.app import make_app
+    from clearmargin.web.jobs.running import open_jobs
+    from clearmargin.web.jobs.store import state_folder
     from clearmargin.web.limits import ServeLimits
     from clearmargin.web.run import address_of, find_token, is_loopback, open_socket, private_folder, run
     from clearmargin.web.served import load_served
@@ -57,21 +59,20 @@ def serve(
         max_jobs=max_jobs,
     )
     served = load_served(bundles, limits, gate=gate, batching=batching)
-    state_folder = state or user_state_path("clearmargin") / "serve"
-    with disk_errors(state_folder):
-        make_folder(state_folder)
-        state_folder.chmod(0o700)
     with private_folder() as private, open_socket(host, port) as opened:
         settings = ServeSettings(
             private_folder=private,
-            state_folder=state_folder,
+            state_folder=state or state_folder(),
             limits=limits,
             token=token,
             hosts=LOOPBACK_HOSTS if is_loopback(host) else None,
+            keep_hours=keep_hours,
         )
         address, names = address_of(opened), ", ".join(served)
 
         def ready() -> None:
             print(f"Serving {names} on {address}", file=sys.stderr, flush=True)
 
-        run(make_app(served, settings), opened, grace=grace, ready=ready)
+        app = make_app(served, settings)
+        open_jobs(app.state.serving)
+        run(app, opened, grace=grace, ready=ready)

@@ -63,6 +63,7 @@ class Predictor:
     ) -> None:
         self.bundle, self.limits = bundle, limits
         model = bundle.model
+        self.gated = gate
         self._gate = InputGate(model.input_gate) if gate and model.input_gate is not None else None
         self._stamp = None if gate or model.input_gate is None else NOT_GATED
         session = self._open("model.onnx", bundle.model.preprocessing.shape)

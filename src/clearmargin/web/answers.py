@@ -244,6 +244,25 @@ class ExamplesAnswer(_Answer):
     examples: list[ExampleAnswer]
 
 
+class JobLinks(_Answer):
+    """Where more of a job is."""
+
+    self: str
+    events: str
+    results: str
+
+
+class JobAnswer(_Answer):
+    """How a job stands; `error` says why it failed."""
+
+    id: str
+    state: Literal["queued", "running", "done", "failed", "cancelled"]
+    done: int
+    total: int
+    error: str | None
+    links: JobLinks
+
+
 class HealthAnswer(_Answer):
     status: Literal["ok"]
 

@@ -13,15 +13,16 @@ from clearmargin.types import INTENDED_USE
 from clearmargin.web.answers import ErrorAnswer
 from clearmargin.web.errors import STATUS_OF, add_error_handlers
 from clearmargin.web.guard import Guard
-from clearmargin.web.routes import explain, models, page, predict, status
+from clearmargin.web.jobs.running import run_jobs
+from clearmargin.web.routes import explain, jobs, models, page, predict, status
 from clearmargin.web.served import Served
 from clearmargin.web.serving import API, ServeSettings, Serving
 
-API_ROUTERS: tuple[APIRouter, ...] = (predict.router, explain.router, models.router, status.router)
+API_ROUTERS: tuple[APIRouter, ...] = (predict.router, explain.router, models.router, jobs.router, status.router)
 """Below /api/v1."""
 PAGE_ROUTERS: tuple[APIRouter, ...] = (page.router,)
 """At the root."""
-LIFESPANS: tuple[Callable[[Serving], AbstractAsyncContextManager[None]], ...] = ()
+LIFESPANS: tuple[Callable[[Serving], AbstractAsyncContextManager[None]], ...] = (run_jobs,)
 """What lives as long as the server: entered in this order before the first request, left in the other."""
 
 

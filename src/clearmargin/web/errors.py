@@ -32,6 +32,7 @@ Code = Literal[
     "internal",
     "stopping",
     "timeout",
+    "no_space",
 ]
 STATUS_OF: dict[Code, int] = {
     "bad_request": 400,
@@ -48,6 +49,7 @@ STATUS_OF: dict[Code, int] = {
     "internal": 500,
     "stopping": 503,
     "timeout": 503,
+    "no_space": 507,
 }
 _CODE_OF: dict[int, Code] = {status: code for code, status in reversed(STATUS_OF.items())}
 _MOST_DETAILS = 100

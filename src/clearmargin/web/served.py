@@ -171,11 +171,12 @@ class Served:
             for done, upload in enumerate(uploads, start=1):
                 check_cancelled(cancelled)
                 prediction = next(predictions) if upload.refusal is None else refused(upload, similar)
-                yield Decided(self._row(upload, prediction, prevalence), prediction)
+                yield Decided(self.row(upload, prediction, prevalence), prediction)
                 if progress is not None:
                     progress(done, len(uploads))
 
-    def _row(self, upload: Upload, prediction: Prediction, prevalence: float | None) -> Row:
+    def row(self, upload: Upload, prediction: Prediction, prevalence: float | None) -> Row:
+        """What is told of one upload."""
         shifted, observed, probability = None, self.prevalence, prediction.probability
         if prevalence is not None and observed is not None and probability is not None:
             shifted = float(shift_prior(np.array(probability), observed, prevalence))

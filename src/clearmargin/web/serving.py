@@ -19,6 +19,7 @@ from clearmargin.web.limits import ServeLimits
 from clearmargin.web.metrics import Metrics
 
 if TYPE_CHECKING:
+    from clearmargin.web.jobs.running import Jobs
     from clearmargin.web.served import Served
 
 API = "/api/v1"
@@ -37,6 +38,8 @@ class ServeSettings:
     token: str | None = field(default=None, repr=False)
     hosts: frozenset[str] | None = LOOPBACK_HOSTS
     """Names in the header Host, without the port, under which the server answers; None takes any."""
+    keep_hours: float = 24.0
+    """How long the answers of an ended job are kept."""
 
 
 @dataclass(eq=False)
@@ -50,6 +53,8 @@ class Serving:
     settings: ServeSettings
     threads: ThreadPoolExecutor = field(init=False)
     stopping: threading.Event = field(default_factory=threading.Event)
+    jobs: Jobs | None = None
+    """While the server lives."""
     metrics: Metrics = field(default_factory=Metrics)
     slots: int = 0
     """Taken by requests with a body and by work that nobody waits for any more; changed on the loop's thread only."""
