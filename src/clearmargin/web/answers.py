@@ -61,7 +61,7 @@ class PredictionRow(_Answer):
     reason: str | None
     at_prevalence: float | None
     in_context: bool
-    """Its neighbours counted too: then the operating point in `context` decided."""
+    """Its neighbours in the slide counted too, so that `context` of the model has what decided."""
     similar: list[SimilarRow] | None = None
 
 
@@ -156,11 +156,10 @@ class ContextFacts(_Answer):
     active: bool
     step: int | None
     """Pixels from a patch to the next."""
+    operating_point: PointFacts | None
+    """What decides in context; null where it is not active, as the next."""
+    abstention: AbstentionFacts | None
     reason: str | None
-    operating_point: PointFacts | None = None
-    """What decides a patch among its neighbours."""
-    abstention: AbstentionFacts | None = None
-    """And where it is withheld."""
 
 
 class SimilarFacts(_Answer):

@@ -14,7 +14,7 @@ from clearmargin.web.answers import ErrorAnswer
 from clearmargin.web.errors import STATUS_OF, add_error_handlers
 from clearmargin.web.guard import Guard
 from clearmargin.web.jobs.running import run_jobs
-from clearmargin.web.routes import dicom, explain, jobs, models, predict, status
+from clearmargin.web.routes import dicom, explain, jobs, models, page, predict, status
 from clearmargin.web.served import Served
 from clearmargin.web.serving import API, ServeSettings, Serving
 
@@ -27,7 +27,7 @@ API_ROUTERS: tuple[APIRouter, ...] = (
     status.router,
 )
 """Below /api/v1."""
-PAGE_ROUTERS: tuple[APIRouter, ...] = ()
+PAGE_ROUTERS: tuple[APIRouter, ...] = (page.router,)
 """At the root."""
 LIFESPANS: tuple[Callable[[Serving], AbstractAsyncContextManager[None]], ...] = (run_jobs,)
 """What lives as long as the server: entered in this order before the first request, left in the other."""
