@@ -79,11 +79,14 @@ def open_socket(host: str, port: int) -> socket.socket:
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=512)
+        opened = socket.create_server((host, port), family=family, backlog=512)
     except OSError as error:
         raise UsageError(
             f"--host {host} --port {port}: cannot be opened ({error.strerror}). Give another port; 0 takes a free one."
         ) from None
+    # Connections inherit it. asyncio sets it only where the protocol is named; without it an answer takes 40 ms more.
+    opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return opened
 
 
 def address_of(opened: socket.socket) -> str:
