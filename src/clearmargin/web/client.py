@@ -335,7 +335,7 @@ def _table(rows: Sequence[Mapping[str, Any]], files: Sequence[str] | None, *, wi
     import pandas as pd  # noqa: PLC0415  (slow to import)
 
     names = [row["path"] for row in rows]
-    left_out = {"in_context", *(() if with_prevalence else ("at_prevalence",))}
+    left_out = {"in_context"} if with_prevalence else {"in_context", "at_prevalence"}  # a Predictor's table has neither
     columns = [key for key in (rows[0] if rows else ()) if key not in left_out]
     found = names if files is None else row_names(names, files)
     return pd.DataFrame([{**row, "path": name} for row, name in zip(rows, found, strict=True)], columns=columns)
