@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -52,6 +53,7 @@ def serving(folder: Path, *arguments: object, **environment: str) -> Iterator[Se
     try:
         while "Serving" not in errors.read_text():
             assert process.poll() is None, errors.read_text()
+            time.sleep(0.02)
         yield Server(process, errors.read_text().split()[-1], errors)
     finally:
         process.kill()

@@ -134,8 +134,10 @@ def test_one_that_was_killed_is_swept_up_by_the_next(bundle: Path, tmp_path: Pat
         server.stop(signal.SIGKILL)
         (left,) = (tmp_path / "tmp").iterdir()
         (left / "upload").write_bytes(b"an image")
-    with serving(tmp_path, bundle) as server:
+    with serving(tmp_path, bundle, "--host", "127.0.0.2") as server:
         assert not left.exists()
+        with server.client() as client:
+            assert client.get(HEALTH).status_code == 200  # its own address is a name that it knows
         assert server.stop() == 0
 
 

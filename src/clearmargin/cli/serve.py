@@ -65,7 +65,7 @@ def serve(
             state_folder=state or state_folder(),
             limits=limits,
             token=token,
-            hosts=LOOPBACK_HOSTS if is_loopback(host) else None,
+            hosts=LOOPBACK_HOSTS | {host.lower()} if is_loopback(host) else None,
             keep_hours=keep_hours,
         )
         address, names = address_of(opened), ", ".join(served)
