@@ -42,6 +42,7 @@ bench: .venv/.installed-dev
 	$(BIN)/python benchmarks/epoch.py
 	$(BIN)/python benchmarks/predict_peers.py $(if $(KERAS_PYTHON),--keras-python $(KERAS_PYTHON))
 	$(BIN)/python benchmarks/bootstrap.py
+	$(BIN)/python benchmarks/serve.py
 
 docs: .venv/.installed
 	$(BIN)/python docs/write_settings.py
