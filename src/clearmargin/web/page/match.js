@@ -5,6 +5,11 @@ export function nameOf(file) {
   return paths.get(file) ?? (file.webkitRelativePath || file.name);
 }
 
+/** The name as a form sends it, and as the answer gives it back. @param {File} file @returns {string} */
+export function sentName(file) {
+  return nameOf(file).replace(/\r\n?|\n/g, "%0D%0A").replaceAll('"', "%22");
+}
+
 /** @type {WeakMap<File, string>} */
 const paths = new WeakMap();
 
@@ -21,7 +26,7 @@ export function keepPath(file, path) {
 export function matchRows(rows, files) {
   /** @type {Map<string, File[]>} */
   const named = new Map();
-  for (const file of files) named.set(nameOf(file), [...(named.get(nameOf(file)) ?? []), file]);
+  for (const file of files) named.set(sentName(file), [...(named.get(sentName(file)) ?? []), file]);
   const whole = new Map(named);
   return rows.map((path) => {
     const exact = whole.get(path);
