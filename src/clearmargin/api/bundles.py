@@ -87,7 +87,7 @@ def import_keras(
         malignant_index: of two outputs, the one that is malignant; of one output, 1 if it is of malignant, 0 if of
             benign.
         scale: pixels from 0 to 255 are multiplied by it, a number or a fraction such as "1/255"; 1/255 when None, or 1
-            where the network rescales its pixels itself.
+            where the network begins with a rescaling that takes them from 0 to 255.
         offset: and this is added.
         channels: their order as the network was trained.
         size: (width, height), for a network that takes images of any size.

@@ -78,6 +78,21 @@ def test_normalised_pixels_are_normalised_inside(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_keras")
+@pytest.mark.parametrize("name", [*RECIPES, "residual", "ensemble"])
+def test_what_is_exported_and_imported_again_gives_the_same_probabilities(name: str, tmp_path: Path) -> None:
+    for mean, std in ((0.0, 1.0), (0.7, 0.15), (0.02, 0.05)):
+        spec = SPEC.model_copy(update={"mean": mean, "std": std})
+        model, images = build(name), pictures(SPEC, 3)
+        expected = probabilities(model, images, spec)
+        for suffix in (".h5", ".keras"):
+            read = read_network(write_checked(tmp_path / f"a{suffix}", model, spec).path)
+            pixels = torch.from_numpy(images).permute(0, 3, 1, 2) * float(read.scale) + float(read.offset)
+            with torch.inference_mode():
+                again = torch.sigmoid(read.classifier()(pixels)).numpy()
+            np.testing.assert_allclose(again, expected, atol=1e-5)
+
+
+@pytest.mark.usefixtures("no_keras")
 @pytest.mark.parametrize("head", ["sigmoid", "sigmoids", "softmax"])
 def test_a_model_whose_output_0_is_asked_for_is_turned_round(tmp_path: Path, keras: Any, head: str) -> None:
     layers = keras.layers
