@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -152,7 +153,7 @@ def test_a_graph_that_someone_signed_anew_is_checked(bundle: Path, tmp_path: Pat
         (["--size", "50"], 2, "--size 50: give width and height"),
         (["--scale", "1/0"], 2, "--scale 1/0: give a number or a fraction"),
         (["--scale", "nan"], 2, "--scale nan"),
-        (["--scale", "-1"], 3, "--scale must be above 0"),
+        (["--scale", "-1"], 2, "--scale -1: must be above 0"),
         (["--scale", "1e-300"], 2, "beyond what pixels"),
         (["--malignant-index", "2"], 2, "--malignant-index"),
         (["--size", "9,8"], 3, "8×8 pixels, not of 9×8"),
@@ -165,6 +166,21 @@ def test_options_are_checked(
     assert main(["import-keras", str(path), "--out", str(tmp_path / "out"), *arguments]) == code
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"channels": "BGR"}, "channels 'BGR': give 'rgb' or 'bgr'."),
+        ({"malignant_index": 7}, "malignant_index 7: give 0 or 1."),
+        ({"fit": "crop"}, "fit 'crop': give 'pad' or 'stretch'."),
+        ({"size": "50,50"}, "size '50,50': give width and height, as (50, 50)."),
+    ],
+)
+def test_arguments_from_python_are_checked_before_the_file(tmp_path: Path, given: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        clearmargin.import_keras(tmp_path / "nowhere.h5", tmp_path / "out", **given)
+    assert str(caught.value) == message
 
 
 def test_nothing_that_is_there_is_replaced(bundle: Path, tmp_path: Path) -> None:

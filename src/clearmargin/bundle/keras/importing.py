@@ -78,8 +78,6 @@ def import_keras(
 
 def _preprocessing(read: KerasNetwork, options: ImportOptions) -> Preprocessing:
     """Value * scale + offset = (value / 255 - mean) / std."""
-    if read.scale <= 0:
-        raise DataError("--scale must be above 0: pixels are multiplied by it.")
     height, width, channels = read.graph.input
     scale, offset = (DEFAULT_SCALE, Fraction(0)) if read.inside else (read.scale, read.offset)
     std = 1 / (255 * scale)

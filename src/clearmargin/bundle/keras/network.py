@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args, get_type_hints
 
 from torch import Tensor
 
@@ -15,6 +15,7 @@ from clearmargin.bundle.keras.convert import Converted, Head, convert_model
 from clearmargin.bundle.keras.files import KerasFile, open_keras
 from clearmargin.bundle.keras.recipes import read_by_recipe
 from clearmargin.bundle.keras.weights import read_tensors
+from clearmargin.errors import UsageError
 from clearmargin.graph import Graph, Rescale
 from clearmargin.models.graph import GraphClassifier, tensor_name
 from clearmargin.types import Listener
@@ -38,6 +39,9 @@ class ImportOptions:
         size: (width, height), for a network that takes any.
         fit: how images of another size become that size.
         recipe: whose network a file of weights alone belongs to.
+
+    Raises:
+        UsageError: a value that is not among these.
     """
 
     malignant_index: Literal[0, 1] = 1
@@ -47,6 +51,16 @@ class ImportOptions:
     size: tuple[int, int] | None = None
     fit: Literal["pad", "stretch"] = "stretch"
     recipe: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("malignant_index", "channels", "fit"):
+            known = get_args(get_type_hints(ImportOptions)[name])
+            if (value := getattr(self, name)) not in known:
+                raise UsageError(f"{name} {value!r}: give {' or '.join(map(repr, known))}.")
+        if self.scale is not None and self.scale <= 0:
+            raise UsageError(f"--scale {self.scale}: must be above 0, since pixels are multiplied by it.")
+        if self.size is not None and not (len(self.size) == 2 and all(isinstance(side, int) for side in self.size)):
+            raise UsageError(f"size {self.size!r}: give width and height, as (50, 50).")
 
 
 @dataclass(frozen=True, slots=True)
