@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clearmargin.bundle.read import SUMS, Bundle, read_bundle
+from clearmargin.bundle.schema import KeptCases
 from clearmargin.bundle.single_file import SUFFIX, pack_files
 from clearmargin.errors import BundleError, DataError, UnknownName, UsageError, counted
 from clearmargin.files import check_can_hold_file, disk_errors, make_folder, write_whole
@@ -47,7 +48,7 @@ class Target:
     write: Callable[[Bundle, Path, NDArray[np.uint8]], Exported]
 
 
-def write_target(bundle: Bundle, path: Path, to: str, images: NDArray[np.uint8]) -> Exported:
+def write_target(bundle: Bundle, path: Path, to: str, images: NDArray[np.uint8], *, cases: bool = True) -> Exported:
     """Writes the bundle as one of TARGETS; a file that is there is replaced once the new one is known to be right.
 
     Args:
@@ -55,11 +56,16 @@ def write_target(bundle: Bundle, path: Path, to: str, images: NDArray[np.uint8])
         path: of the file to write.
         to: a key of TARGETS.
         images: (N, H, W, C) packed images to compare on, N at least 1.
+        cases: the training images that the bundle carries go along, where a target holds them.
 
     Raises:
         BundleError: what was written computes something else than the bundle; nothing is left.
         DataError: the place is not writable.
     """
+    if not cases and bundle.model.cases is not None:
+        from clearmargin.bundle.write import without_cases  # noqa: PLC0415  (with torch, as below)
+
+        bundle = without_cases(bundle)
     with disk_errors(path):
         make_folder(path.parent)
         try:
@@ -79,7 +85,10 @@ def check_target(path: Path, to: str, *, force: bool = False) -> None:
         raise UnknownName("target", to, TARGETS)
     suffixes = TARGETS[to].suffixes
     if path.suffix.lower() not in suffixes:
-        raise UsageError(f"{path}: a file for --to {to} ends in {' or '.join(suffixes)}; give such a name with --out.")
+        folder = " It is one file; a bundle folder can be copied as it is." if to == "clearmargin" else ""
+        raise UsageError(
+            f"{path}: a file for --to {to} ends in {' or '.join(suffixes)}; give such a name with --out.{folder}"
+        )
     with disk_errors(path):
         check_can_hold_file(path, "--out", example=f"model{suffixes[0]}")
         if path.exists() and not force:
@@ -184,8 +193,22 @@ def _write_single_file(bundle: Bundle, path: Path, images: NDArray[np.uint8]) ->
             raise BundleError(f"{path}: what was written is not what is in {bundle.folder}. Check the disk.")
 
     write_whole(path, write)
-    fact = f"holds   all of the bundle (sha256 {bundle.sha256}); give it wherever a BUNDLE is asked for"
-    return Exported(path, None, (fact,))
+    facts = (
+        f"holds   all of the bundle (sha256 {bundle.sha256}); give it wherever a BUNDLE is asked for",
+        _cases_fact(bundle.model.cases),
+    )
+    return Exported(path, None, facts)
+
+
+def _cases_fact(kept: KeptCases | None) -> str:
+    if kept is None:
+        return "note    no picture of a patient is in it"
+    patients = "unknown patients" if kept.patients is None else counted(kept.patients, "patient", "patients")
+    ids = "with pseudonyms of their patients" if kept.pseudonymous else "with their patients' ids and files' names"
+    return (
+        f"note    pictures of {counted(kept.images, 'training image', 'training images')} of {patients} are in it, "
+        f"{ids}: whoever has the file has those (--without-cases leaves them out)"
+    )
 
 
 def _batches(images: NDArray[np.uint8], size: int = 64) -> list[NDArray[np.uint8]]:

@@ -177,12 +177,10 @@ def _read(file: KerasFile, options: ImportOptions, listener: Listener) -> KerasN
         )
 
     converted = convert(None)
-    offset, scale = options.offset, options.scale
-    if scale is None:
-        scale = DEFAULT_SCALE
-        if converted.rescaling is not None:
-            scale, why = scale_for(converted.rescaling)
-            listener.note(why)
+    offset, scale = options.offset, options.scale or DEFAULT_SCALE
+    if options.scale is None and converted.rescaling is not None:
+        scale, why = scale_for(converted.rescaling)
+        listener.note(why)
     inside = not 0 <= -offset <= 255 * scale  # outside of what the preprocessing spec can say
     if inside:
         converted = convert((float(scale * 255), float(offset)))
