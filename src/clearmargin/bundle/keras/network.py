@@ -153,13 +153,15 @@ def _around_zero(reached: tuple[float, float]) -> bool:
 def _read(file: KerasFile, options: ImportOptions, listener: Listener) -> KerasNetwork:
     bgr = options.channels == "bgr"
     if file.config is None:
+        if options.offset and options.scale is None:
+            raise UsageError(f"--offset {options.offset}: a recipe brings its own scale and offset; give --scale too.")
         graph, tensors, own_scale, own_offset = read_by_recipe(file, options.recipe, size=options.size, bgr=bgr)
         graph = graph.model_copy(update={"malignant": options.malignant_index})
         head: Head = "softmax" if graph.output == (2,) else "sigmoid"
         scale, offset = (own_scale, own_offset) if options.scale is None else (options.scale, options.offset)
         return KerasNetwork(graph, tensors, head, False, scale, offset, file.keras_version, file.format, whole=False)
     if options.recipe is not None:
-        listener.note(f"The file describes its network itself; the recipe '{options.recipe}' is not needed.")
+        listener.note(f"Note: --recipe {options.recipe} changes nothing, since the file describes its network itself.")
     model = read_model(file.config, file.path)
     keras = parse_version(file.keras_version)
     tf_keras = bool(file.keras_version and file.keras_version.endswith("-tf"))
