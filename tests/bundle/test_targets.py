@@ -129,6 +129,7 @@ def test_of_a_bundle_with_a_context_it_is_said_that_the_network_of_patches_is_al
     sign(copied)
     made = clearmargin.export(copied, tmp_path / "model.onnx", to="onnx")
     assert "the patch network alone" in " ".join(made.facts)
+    assert "compare it with predict --no-context, or predict(..., context=False)" in " ".join(made.facts)
 
 
 def test_the_single_file_is_the_bundle_and_predicts_the_same(folder: Path, patches: list[Path], tmp_path: Path) -> None:

@@ -198,7 +198,7 @@ def _grid(context: Context) -> str:
 
 def _decisions(model: ModelFile, decisions: Decisions) -> str:
     point = decisions.decision_point
-    return f"""- Probability = {_calibration(decisions.calibrated_by)}
+    return f"""- Probability = {calibration_formula(decisions.calibrated_by)}
 - Malignant when the probability is at or above {point.threshold:.4f}, otherwise benign
 - Operating point: `{point.name}`, {point.rule}{_achieved(point)}
 - {_abstention(decisions, split=model.lineage.split)}
@@ -210,7 +210,12 @@ def _pretrained(lineage: Lineage) -> str:
     return f"- Began with pretrained weights, sha256 `{known}`\n" if known else ""
 
 
-def _calibration(calibration: Calibration) -> str:
+def calibration_formula(calibration: Calibration) -> str:
+    """How a probability is computed of the logit, to four digits.
+
+    >>> calibration_formula(Temperature(temperature=1.5))
+    'sigmoid(logit / 1.5000)'
+    """
     if isinstance(calibration, Temperature):
         return f"sigmoid(logit / {calibration.temperature:.4f})"
     if isinstance(calibration, Platt):

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clearmargin.bundle.card import calibration_formula
 from clearmargin.bundle.read import SUMS, Bundle, read_bundle
-from clearmargin.bundle.schema import KeptCases
+from clearmargin.bundle.schema import KeptCases, ModelFile
 from clearmargin.bundle.single_file import SUFFIX, pack_files
 from clearmargin.errors import BundleError, DataError, UnknownName, UsageError, counted
 from clearmargin.files import check_can_hold_file, disk_errors, make_folder, write_whole
@@ -25,6 +26,7 @@ from clearmargin.files import check_can_hold_file, disk_errors, make_folder, wri
 METADATA = "clearmargin"
 """The key in the metadata of an exported ONNX file, whose value is JSON."""
 _RANDOM_BATCHES = (1, 3, 8)
+_COMPARE = "compare it with predict --no-context, or predict(..., context=False)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +160,7 @@ def _onnx_facts(bundle: Bundle, network: Any, images: int, difference: float) ->
     if model.context is not None:
         facts.append(
             "note    it is the patch network alone: what the neighbours of a patch say is not in it, and its threshold "
-            "is that of a patch decided by itself"
+            f"is that of a patch decided by itself: {_COMPARE}"
         )
     return facts
 
@@ -176,10 +178,24 @@ def _write_keras(bundle: Bundle, path: Path, images: NDArray[np.uint8]) -> Expor
         f"checked against torch on {counted(len(images), 'image', 'images')} and random ones: largest difference "
         f"{made.difference:.1e} of a logit (limit 1e-4; relative where a logit is above 1)",
         made.compared,
-        "note    calibration, threshold and abstention stay in the bundle"
-        + (", and so do the neighbours of a patch" if bundle.model.context is not None else ""),
+        *_by_hand(bundle.model),
     )
     return Exported(path, made.difference, facts)
+
+
+def _by_hand(model: ModelFile) -> list[str]:
+    """How a Keras output becomes a decision, since a Keras file has no place for it."""
+    region, threshold = model.conformal, model.decision_point.threshold
+    between = region.between if region is not None else None
+    withheld = "" if between is None else f", cannot tell from {between[0]:.4f} to {between[1]:.4f}"
+    facts = [
+        "note    calibration, threshold and abstention stay in the bundle (model.json). Of the output p of malignant: "
+        f"logit = ln(p / (1 - p)), probability = {calibration_formula(model.calibrated_by)}, malignant at or above "
+        f"{threshold:.4f}{withheld}; docs/keras.md has it as code"
+    ]
+    if model.context is not None:
+        facts.append(f"note    the neighbours of a patch stay in the bundle, too: {_COMPARE}")
+    return facts
 
 
 def _write_single_file(bundle: Bundle, path: Path, images: NDArray[np.uint8]) -> Exported:  # noqa: ARG001
