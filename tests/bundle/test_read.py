@@ -197,6 +197,15 @@ def test_a_folder_or_file_of_something_else_is_no_bundle(tmp_path: Path) -> None
             read_bundle(place)
 
 
+def test_other_files_in_the_folder_are_left_alone(tmp_path: Path) -> None:
+    bundle = write_invented(tmp_path / "bundle")
+    before = read_bundle(bundle).sha256
+    (tmp_path / "bundle" / "notes.txt").write_text("mine")
+    after = read_bundle(tmp_path / "bundle")
+    assert after.sha256 == before
+    assert "notes.txt" not in after.sums
+
+
 def test_a_run_that_is_not_finished_says_how_to_finish_it(tmp_path: Path) -> None:
     (tmp_path / "config.toml").touch()
     with pytest.raises(BundleError, match=r"a run that is not finished; it has no bundle yet.*--resume"):
