@@ -76,7 +76,7 @@ def model_card(model: ModelFile) -> str:
 ## Limits
 
 {_validity(lineage)}
-- {_cannot_tell(model.context or model)}
+- {_cannot_tell(model)}
 {_context_limit(model)}{_saliency(model)}- A probability of one image says nothing about the whole breast.
 
 ## Lineage
@@ -316,10 +316,15 @@ def _saliency(model: ModelFile) -> str:
     )
 
 
-def _cannot_tell(decisions: Decisions) -> str:
+def _cannot_tell(model: ModelFile) -> str:
+    decisions: Decisions = model.context or model
+    if model.input_gate is None:
+        stops = "nothing stops images of another kind: it has no gate"
+    else:
+        stops = "its gate stops only what is plainly unlike"
     if decisions.conformal is None:
-        return 'The model does not say "I cannot tell", and its gate stops only what is plainly unlike.'
-    return "*Cannot tell* is no guard against images of another kind, and the gate stops only what is plainly unlike."
+        return f'The model does not say "I cannot tell", and {stops}.'
+    return f"*Cannot tell* is no guard against images of another kind, and {stops}."
 
 
 def _refused(model: ModelFile) -> str:

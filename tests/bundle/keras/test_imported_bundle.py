@@ -61,6 +61,8 @@ def test_nothing_is_made_up(bundle: Path) -> None:
     card = (bundle / "MODEL_CARD.md").read_text()
     for text in ("**Imported**", "None is known", "holds no threshold", "written by Keras 2.2.4"):
         assert text in card
+    assert "nothing stops images of another kind: it has no gate" in card
+    assert "its gate stops" not in card
     assert "None," not in card
     assert "`None`" not in card
     assert "seed" not in card
