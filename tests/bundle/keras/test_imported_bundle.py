@@ -185,6 +185,21 @@ def test_arguments_from_python_are_checked_before_the_file(tmp_path: Path, given
     assert str(caught.value) == message
 
 
+def test_what_is_a_bundle_already_is_not_imported(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "bundle").symlink_to(bundle)
+    (tmp_path / "m.onnx").write_bytes(b"x")
+    for place, message in [
+        (tmp_path / "m.clearmargin", "is a bundle already; give it wherever a BUNDLE is asked for."),
+        (bundle, "is a bundle already"),
+        (tmp_path / "run", "is a bundle already"),
+        (tmp_path / "m.onnx", "is an ONNX file. Give a Keras model"),
+    ]:
+        with pytest.raises(UsageError, match=message):
+            clearmargin.import_keras(place, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_nothing_that_is_there_is_replaced(bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is there already"):
         clearmargin.import_keras(write_small(tmp_path / "a.h5"), bundle)
