@@ -90,7 +90,10 @@ def test_a_file_that_is_cut_off_is_refused(single: Path, cut: int) -> None:
     with pytest.raises(BundleError) as caught:
         read_bundle(single)
     why = "it is cut off, longer than it was, or of another kind"
-    assert str(caught.value) == f"{single}: is not written as a .clearmargin file is: {why}. Copy it anew."
+    assert (
+        str(caught.value)
+        == f"{single}: is not written as a .clearmargin file is: {why}. Copy it anew, or make it with export."
+    )
 
 
 @pytest.mark.parametrize("extra", [b"\n", b"#!/bin/sh\nrm -rf /\n", b"\x89PNG\r\n\x1a\n", bytes(70_000)])
@@ -208,7 +211,7 @@ def test_a_zip_archive_by_somebody_else_is_no_single_file(folder: Path, single: 
     with zipfile.ZipFile(single, "w") as archive:
         for file in folder.iterdir():
             archive.write(file, file.name)
-    with pytest.raises(BundleError, match="make one of a bundle folder with clearmargin export"):
+    with pytest.raises(BundleError, match="Copy it anew, or make it with export"):
         read_bundle(single)
 
 

@@ -185,4 +185,4 @@ def _read_directory(path: Path, listed: bytes, count: int, allowed: Collection[s
 
 
 def _refused(path: Path, why: str) -> BundleError:
-    return BundleError(f"{path}: is not written as a {SUFFIX} file is: it {why}. Copy it anew.")
+    return BundleError(f"{path}: is not written as a {SUFFIX} file is: it {why}. Copy it anew, or make it with export.")
