@@ -16,6 +16,7 @@ from tests.cli.conftest import Answer, SmallRun
 from tests.slides import PATCHES, Placed
 
 from clearmargin.cli.inputs import Inputs
+from clearmargin.images.limits import Limits
 from clearmargin.images.read import EncodedImage, read_encoded
 from clearmargin.predict import predictor
 
@@ -192,12 +193,12 @@ def test_the_first_answers_come_long_before_the_last_image_is_read(
     there: list[int] = []
     read = 0
 
-    def watched(path: str) -> EncodedImage:
+    def watched(path: str, limits: Limits) -> EncodedImage:
         nonlocal read
         read += 1
         if read == 1000:
             there.append(out.read_bytes().count(b"\n"))
-        return read_encoded(path)
+        return read_encoded(path, limits)
 
     monkeypatch.setattr(predictor, "read_encoded", watched)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
