@@ -118,6 +118,9 @@ def test_rows_that_were_changed_are_not_gone_on_with(call: Call, small_run: Smal
         (["--resume"], "give --out FILE"),
         (["--resume", "--out", "a.csv", "--level", "patient"], "give --out FILE"),
         (["--out", "."], "--format csv or json"),
+        (["--out", "/proc/x.csv"], "/proc/x.csv: not writable"),
+        (["--out", "/proc/x.csv", "--level", "patient"], "/proc/x.csv: not writable"),
+        (["--out", "/tmp/mistyped/more/x.csv"], "/tmp/mistyped: no such folder. Make it, or give another file with"),
     ],
 )
 def test_what_cannot_be_written_is_a_usage_error(

@@ -18,7 +18,7 @@ from typing import Any, Literal, TextIO
 
 from clearmargin.cli.inputs import Inputs
 from clearmargin.errors import DataError, UsageError, one_line
-from clearmargin.files import check_can_hold_file, make_folder, write_json
+from clearmargin.files import make_folder, write_json
 from clearmargin.images.file_names import written_name
 from clearmargin.predict.predictor import PREDICTION_KEYS, SIMILAR_KEY, prediction_row
 from clearmargin.predict.similar import similar_words
@@ -102,7 +102,6 @@ class AnswerFile:
     """
 
     def __init__(self, path: Path, job: Job, *, resume: bool) -> None:
-        check_can_hold_file(path, "--out", example="predictions.csv")
         self._path, self._format, self._inputs = path, job.format, job.inputs
         self._similar = job.options.get("similar") is not None
         self._ends, self._refused = array("q"), array("b")

@@ -38,7 +38,7 @@ def model(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show the layers of a model, with shapes, parameters and multiply-adds."""
-    from clearmargin.errors import DataError, UsageError, one_line
+    from clearmargin.errors import UsageError, one_line
     from clearmargin.files import check_can_hold_file, disk_errors, make_folder, write_text
 
     given = _parse_size(size)
@@ -65,12 +65,9 @@ def model(
         print(f"Note: {drawing.note}", file=sys.stderr)
     if len(subjects) > 1:
         print("Note: the picture shows the networks that see an image, not those that see its field.", file=sys.stderr)
-    try:
-        with disk_errors(svg):
-            make_folder(svg.absolute().parent)
-            write_text(svg, drawing.svg)
-    except FileNotFoundError as error:  # a place where nothing can be made, such as /proc
-        raise DataError(f"{svg}: not writable ({error.strerror}). Write to another folder.") from None
+    with disk_errors(svg):
+        make_folder(svg.absolute().parent)
+        write_text(svg, drawing.svg)
     print(f"picture  {one_line(str(svg))}", file=sys.stderr if as_json else sys.stdout)
 
 

@@ -14,7 +14,7 @@ import typer
 from clearmargin.cli.options import BundlePath, Frame, Gated
 from clearmargin.cli.progress import build_listener
 from clearmargin.errors import UsageError, one_line
-from clearmargin.files import write_whole
+from clearmargin.files import check_can_hold_file, make_folder, write_whole
 
 if TYPE_CHECKING:
     from clearmargin.bundle.schema import Decisions, ModelFile
@@ -68,6 +68,8 @@ def predict(
     chosen = format_of(out, output)
     if resume and (out is None or level != "image"):
         raise UsageError("--resume goes on with the rows of images in the file that --out names; give --out FILE.")
+    if out is not None:
+        check_can_hold_file(out, "--out", example="predictions.csv")
     predictor = load_bundle(bundle, gate=gate)
     _check_similar(predictor, similar, level)
     model = predictor.bundle.model
@@ -213,6 +215,7 @@ def _write_pooled_to(out: Path | None, predictions: Sequence[PooledPrediction], 
         with partial.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
             _write_pooled(file, predictions, output)
 
+    make_folder(out.absolute().parent)
     write_whole(out, write)
 
 
