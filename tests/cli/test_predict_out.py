@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -68,6 +69,25 @@ def test_resume_begins_where_nothing_is_there(call: Call, small_run: SmallRun, w
     other = whole.parent / "new" / whole.name
     assert call("predict", small_run.folder, whole.parent / "data", "--out", other, "--resume").code == 0
     assert other.read_bytes() == whole.read_bytes()
+
+
+def test_the_end_says_what_was_written_where_and_by_what_rule(call: Call, small_run: SmallRun, whole: Path) -> None:
+    words = {word: len(re.findall(rf"\b{word}[\",]", whole.read_text())) for word in ("benign", "malignant", "abstain")}
+    counts = ", ".join(f"{number} {word}" for word, number in words.items() if number)
+    for resume in ([], ["--resume"]):  # of which nothing is left to do
+        path = whole if resume else whole.with_name(f"again{whole.suffix}")
+        told = call("predict", small_run.folder, whole.parent / "data", "--out", path, *resume).err.splitlines()
+        assert f"Wrote 145 images to {path}: {counts}, 1 refused." in told
+        assert f"{path.name}.job.json beside it is for --resume alone." in told
+        assert any(line.startswith("Malignant at or above ") for line in told)
+    assert "  145 of 145 (" in call("predict", small_run.folder, whole.parent / "data", "--out", f"{path}.csv").err
+
+
+def test_a_decision_that_there_is_none_of_is_a_changed_row(call: Call, small_run: SmallRun, whole: Path) -> None:
+    part = cut(whole, 2000)
+    part.write_bytes(part.read_bytes().replace(b"benign,", b"b9,", 1).replace(b'"benign"', b'"b9"', 1))
+    answer = call("predict", small_run.folder, whole.parent / "data", "--out", part, "--resume")
+    assert (answer.code, "the file was changed" in answer.error) == (3, True)
 
 
 def test_a_file_that_is_there_is_not_overwritten(call: Call, small_run: SmallRun, whole: Path) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 
@@ -13,7 +14,7 @@ import typer
 
 from clearmargin.cli.options import BundlePath, Frame, Gated
 from clearmargin.cli.progress import build_listener
-from clearmargin.errors import UsageError, one_line
+from clearmargin.errors import UsageError, counted, one_line
 from clearmargin.files import check_can_hold_file, make_folder, write_whole
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def predict(
         file.cut(start)
         if start:
             print(f"Going on after {start:,} of {len(inputs):,} images.", file=sys.stderr)
-    tally = _Tally(start, refused=file.refused if file else 0)
+    tally = _Tally(file.counts if file else Counter())
     quiet = len(inputs) - start < _MANY or (out is None and sys.stdout.isatty())
     answers = tally.watch(
         predict_from(predictor, inputs, start, context=context, similar=similar or 0),
@@ -92,8 +93,11 @@ def predict(
         every=predictor.batch,
         listener=build_listener(quiet=quiet),
     )
+    written = tally.counts
     if level != "image":
-        _write_pooled_to(out, predictor.pool(answers, level), chosen)
+        pooled = predictor.pool(answers, level)
+        written = Counter(each.decision for each in pooled)
+        _write_pooled_to(out, pooled, chosen)
     elif file is None:
         write_predictions(sys.stdout, answers, chosen, every=predictor.batch, similar=similar is not None)
     else:
@@ -101,7 +105,9 @@ def predict(
             file.append(answers, every=predictor.batch)
         except KeyboardInterrupt:
             raise Interrupted(f"interrupted; {out} is not whole. Go on with the same command and --resume.") from None
-    _tell(tally, model, level, is_table=chosen == "table", context=context)
+    if out is not None:
+        _tell_file(out, level, written, is_kept=file is not None)
+    _tell(tally, model, level, with_rule=chosen == "table" or out is not None, context=context)
     if tally.refused == tally.total:
         raise AllRefused(f"every input was refused ({tally.total:,} in all); see the reasons above.")
 
@@ -120,11 +126,15 @@ def _warn(model: ModelFile, *, gate: bool) -> None:
 
 
 class _Tally:
-    """Counts predictions as they pass."""
+    """Counts predictions as they pass, to those that `counts` has by decision."""
 
-    def __init__(self, total: int, *, refused: int) -> None:
-        self.total, self.refused = total, refused
+    def __init__(self, counts: Counter[str]) -> None:
+        self.counts, self.total = counts, counts.total()
         self.in_context = self.placed = 0
+
+    @property
+    def refused(self) -> int:
+        return self.counts["refused"]
 
     def watch(
         self, predictions: Iterable[Prediction], n_images: int, *, every: int, listener: Listener
@@ -134,7 +144,7 @@ class _Tally:
         listener.stage("predict")
         for prediction in predictions:
             self.total += 1
-            self.refused += prediction.decision == "refused"
+            self.counts[prediction.decision] += 1
             self.in_context += prediction.in_context
             self.placed += prediction.record.x is not None and prediction.decision != "refused"
             yield prediction
@@ -142,8 +152,20 @@ class _Tally:
                 listener.advance(self.total - start, n_images - start)
 
 
+def _tell_file(
+    out: Path, level: Literal["image", "slide", "patient"], counts: Mapping[str, int], *, is_kept: bool
+) -> None:
+    """What was written where; `is_kept` where --resume can go on with it."""
+    from clearmargin.cli.answers import count_words, job_file
+
+    number = counted(sum(counts.values()), level, f"{level}s")
+    print(f"\nWrote {number} to {one_line(str(out))}: {count_words(counts)}.", file=sys.stderr)
+    if is_kept:
+        print(f"{one_line(job_file(out).name)} beside it is for --resume alone.", file=sys.stderr)
+
+
 def _tell(
-    tally: _Tally, model: ModelFile, level: Literal["image", "slide", "patient"], *, is_table: bool, context: bool
+    tally: _Tally, model: ModelFile, level: Literal["image", "slide", "patient"], *, with_rule: bool, context: bool
 ) -> None:
     """How the decisions were made, and how many there are none of."""
     if context and model.context is not None and tally.placed - tally.in_context > 1:
@@ -153,7 +175,7 @@ def _tell(
             "none twice.",
             file=sys.stderr,
         )
-    if is_table:
+    if with_rule:
         if model.context is not None and tally.in_context and (level == "image" or level in model.context.levels):
             print(
                 f"In the context of their slides, {tally.in_context:,} of {tally.total:,} images: "
