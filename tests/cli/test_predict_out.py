@@ -74,13 +74,17 @@ def test_resume_begins_where_nothing_is_there(call: Call, small_run: SmallRun, w
 def test_the_end_says_what_was_written_where_and_by_what_rule(call: Call, small_run: SmallRun, whole: Path) -> None:
     words = {word: len(re.findall(rf"\b{word}[\",]", whole.read_text())) for word in ("benign", "malignant", "abstain")}
     counts = ", ".join(f"{number} {word}" for word, number in words.items() if number)
+    form = ", one JSON object a line" if whole.suffix == ".json" else ""
     for resume in ([], ["--resume"]):  # of which nothing is left to do
         path = whole if resume else whole.with_name(f"again{whole.suffix}")
         told = call("predict", small_run.folder, whole.parent / "data", "--out", path, *resume).err.splitlines()
-        assert f"Wrote 145 images to {path}: {counts}, 1 refused." in told
+        assert f"Wrote 145 images to {path}{form}: {counts}, 1 refused." in told
         assert f"{path.name}.job.json beside it is for --resume alone." in told
         assert any(line.startswith("Malignant at or above ") for line in told)
-    assert "  145 of 145 (" in call("predict", small_run.folder, whole.parent / "data", "--out", f"{path}.csv").err
+    assert (
+        "  145 of 145 ("
+        in call("predict", small_run.folder, whole.parent / "data", "--out", path.with_name("new.csv")).err
+    )
 
 
 def test_a_decision_that_there_is_none_of_is_a_changed_row(call: Call, small_run: SmallRun, whole: Path) -> None:
@@ -98,9 +102,7 @@ def test_a_file_that_is_there_is_not_overwritten(call: Call, small_run: SmallRun
     assert whole.read_bytes() == before
 
 
-def test_another_job_does_not_go_on_with_the_file(
-    call: Call, small_run: SmallRun, placed: Placed, whole: Path, output: str
-) -> None:
+def test_another_job_does_not_go_on_with_the_file(call: Call, small_run: SmallRun, placed: Placed, whole: Path) -> None:
     data, part = whole.parent / "data", cut(whole, 1000)
     before = part.read_bytes()
 
@@ -112,14 +114,17 @@ def test_another_job_does_not_go_on_with_the_file(
 
     assert "begun with another bundle" in refusal(placed.run, data)
     assert "begun with other options" in refusal(small_run.folder, data, "--no-context")
-    assert "begun with another format" in refusal(
-        small_run.folder, data, "--format", {"csv": "json"}.get(output, "csv")
-    )
     assert "begun with other inputs" in refusal(small_run.folder, data / "P00")
     (data / "P00" / "0" / "new.png").touch()
     assert "begun with other inputs" in refusal(small_run.folder, data)
     Path(f"{part}.job.json").unlink()
     assert "says what it was begun with" in refusal(small_run.folder, data)
+
+
+def test_a_file_is_gone_on_with_in_its_format(call: Call, small_run: SmallRun, tmp_path: Path) -> None:
+    arguments = ["predict", small_run.folder, small_run.data / "P00", "--out", tmp_path / "answers", "--resume"]
+    assert call(*arguments, "--format", "csv").code == 0
+    assert "begun with another format" in call(*arguments, "--format", "json").error
 
 
 def test_rows_that_were_changed_are_not_gone_on_with(call: Call, small_run: SmallRun, whole: Path) -> None:
@@ -135,6 +140,8 @@ def test_rows_that_were_changed_are_not_gone_on_with(call: Call, small_run: Smal
     [
         (["--out", "a.txt"], "write a .csv, .json or .jsonl file"),
         (["--out", "a.csv", "--format", "table"], "write a .csv, .json or .jsonl file"),
+        (["--out", "a.csv", "--format", "json"], "its name says csv, --format says json"),
+        (["--out", "a.jsonl", "--format", "csv"], "its name says json, --format says csv"),
         (["--resume"], "give --out FILE"),
         (["--resume", "--out", "a.csv", "--level", "patient"], "give --out FILE"),
         (["--out", "."], "--format csv or json"),

@@ -35,13 +35,16 @@ def format_of(out: Path | None, output: Format | None) -> Format:
     """The format that was asked for, or the one that the file's name says.
 
     Raises:
-        UsageError: a file of a format that none is written in.
+        UsageError: a file of a format that none is written in, or whose name says another one than was asked for.
     """
     if out is None:
         return output or "table"
-    chosen = output or _FORMAT_OF_SUFFIX.get(out.suffix.lower())
+    named = _FORMAT_OF_SUFFIX.get(out.suffix.lower())
+    chosen = output or named
     if chosen is None or chosen == "table":
         raise UsageError(f"--out {out}: write a .csv, .json or .jsonl file, or give --format csv or json.")
+    if named not in (None, chosen):
+        raise UsageError(f"--out {out}: its name says {named}, --format says {chosen}. Leave one of them out.")
     return chosen
 
 

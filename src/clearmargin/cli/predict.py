@@ -43,7 +43,10 @@ def predict(
         typer.Option("--format", help="json is one object a line. A table, or what the name of --out says."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Write to this .csv, .json or .jsonl file, row by row as they are ready.")
+        Path | None,
+        typer.Option(
+            help="Write to this .csv, .json or .jsonl file, row by row as they are ready; both of the latter hold JSON lines."
+        ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the file of --out where it ends.")] = False,
     level: Annotated[
@@ -106,7 +109,7 @@ def predict(
         except KeyboardInterrupt:
             raise Interrupted(f"interrupted; {out} is not whole. Go on with the same command and --resume.") from None
     if out is not None:
-        _tell_file(out, level, written, is_kept=file is not None)
+        _tell_file(out, level, written, output=chosen, is_kept=file is not None)
     _tell(tally, model, level, with_rule=chosen == "table" or out is not None, context=context)
     if tally.refused == tally.total:
         raise AllRefused(f"every input was refused ({tally.total:,} in all); see the reasons above.")
@@ -153,13 +156,14 @@ class _Tally:
 
 
 def _tell_file(
-    out: Path, level: Literal["image", "slide", "patient"], counts: Mapping[str, int], *, is_kept: bool
+    out: Path, level: Literal["image", "slide", "patient"], counts: Mapping[str, int], *, output: Format, is_kept: bool
 ) -> None:
     """What was written where; `is_kept` where --resume can go on with it."""
     from clearmargin.cli.answers import count_words, job_file
 
     number = counted(sum(counts.values()), level, f"{level}s")
-    print(f"\nWrote {number} to {one_line(str(out))}: {count_words(counts)}.", file=sys.stderr)
+    form = ", one JSON object a line" if output == "json" else ""
+    print(f"\nWrote {number} to {one_line(str(out))}{form}: {count_words(counts)}.", file=sys.stderr)
     if is_kept:
         print(f"{one_line(job_file(out).name)} beside it is for --resume alone.", file=sys.stderr)
 
