@@ -113,7 +113,10 @@ def test_another_job_does_not_go_on_with_the_file(call: Call, small_run: SmallRu
         return answer.error
 
     assert "begun with another bundle" in refusal(placed.run, data)
-    assert "begun with other options" in refusal(small_run.folder, data, "--no-context")
+    assert "begun with --context, not --no-context, so" in refusal(small_run.folder, data, "--no-context")
+    told = refusal(small_run.folder, data, "--frame", 2, "--no-gate")
+    assert "begun with without" not in told
+    assert "--frame: none, not 2" in told and "--gate, not --no-gate" in told
     assert "begun with other inputs" in refusal(small_run.folder, data / "P00")
     (data / "P00" / "0" / "new.png").touch()
     assert "begun with other inputs" in refusal(small_run.folder, data)

@@ -183,8 +183,33 @@ def _check_same_job(path: Path, beside: Path, wanted: Mapping[str, Any]) -> None
         raise UsageError(
             f"{path}: there is no {beside.name} beside it that says what it was begun with. Give another --out."
         ) from None
-    if other is not None:
-        raise UsageError(f"{path}: was begun with {_WHAT[other]}, so it is not gone on with. Give another --out.")
+    if other == "options":
+        what = _options_changed(there["options"], wanted["options"])
+    elif other is not None:
+        what = _WHAT[other]
+    else:
+        return
+    raise UsageError(f"{path}: was begun with {what}, so it is not gone on with. Give another --out.")
+
+
+def _options_changed(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """What an option was and is now, as it is written on the command line.
+
+    >>> _options_changed({"gate": True, "frame": None}, {"gate": False, "frame": 3})
+    '--gate, not --no-gate; --frame: none, not 3'
+    """
+
+    def word(name: str, value: object) -> str:
+        if isinstance(value, bool):
+            return f"--{name}" if value else f"--no-{name}"
+        return "none" if value is None else str(value)
+
+    def change(name: str) -> str:
+        old, new = there.get(name), wanted[name]
+        label = "" if isinstance(new, bool) else f"--{name}: "
+        return f"{label}{word(name, old)}, not {word(name, new)}"
+
+    return "; ".join(change(name) for name in wanted if there.get(name) != wanted[name])
 
 
 def _whole_rows(path: Path, *, quoted: bool) -> Iterator[tuple[str, int]]:

@@ -44,9 +44,7 @@ def predict(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            help="Write to this .csv, .json or .jsonl file, row by row as they are ready; both of the latter hold JSON lines."
-        ),
+        typer.Option(help="Write to this .csv, .json or .jsonl file, row by row; the latter two hold JSON lines."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the file of --out where it ends.")] = False,
     level: Annotated[
