@@ -145,6 +145,12 @@ def test_existing_run_folder_is_not_touched(call: Call, small_run: SmallRun) -> 
     assert (small_run.folder / "metrics.json").read_bytes() == before
 
 
+def test_evaluate_offers_no_resume_that_it_has_not(call: Call, small_run: SmallRun) -> None:
+    answer = call("evaluate", small_run.folder, small_run.data, "--out", small_run.folder)
+    assert answer.code == 2
+    assert "there is a run in this folder already. Give another --out." in answer.error
+
+
 def test_folder_that_is_no_run_is_not_touched(call: Call, make_folder: Callable[..., Path]) -> None:
     data = make_folder()
     other = data.parent / "thesis"
