@@ -317,3 +317,31 @@ def test_impossible_names_are_answered_like_missing_ones(
 def test_run_folder_with_an_impossible_name(call: Call, make_folder: Callable[..., Path]) -> None:
     data = make_folder()
     assert call("train", data, "--out", data.parent / ("x" * 300)).code == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (
+            ["explain", "x", "y", "--out", "z", "--alpha", "4"],
+            "Invalid value for '--alpha': 4 is above 1. See 'clearmargin explain --help'.",
+        ),
+        (
+            ["predict", "x", "y", "--similar", "99"],
+            "Invalid value for '--similar': 99 is above 50. See 'clearmargin predict --help'.",
+        ),
+        (
+            ["predict", "x", "y", "--similar", "a"],
+            "Invalid value for '--similar': a is no whole number. See 'clearmargin predict --help'.",
+        ),
+        (
+            ["calibrate", "x", "y", "--out", "z", "--coverage", "2"],
+            "Invalid value for '--coverage': 2 is above 1. See 'clearmargin calibrate --help'.",
+        ),
+        (["predict", "x", "y", "--nonsense"], "No such option: --nonsense. See 'clearmargin predict --help'."),
+        (["nonsense"], "No such command 'nonsense'. See 'clearmargin --help'."),
+    ],
+)
+def test_usage_errors_speak_plainly_and_name_the_commands_help(call: Call, arguments: list[str], error: str) -> None:
+    answer = call(*arguments)
+    assert (answer.code, answer.error) == (2, f"Error: {error}")

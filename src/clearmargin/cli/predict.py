@@ -56,7 +56,7 @@ def predict(
         typer.Option("--context/--no-context", help="Neighbours of a patch count, where places are known."),
     ] = True,
     similar: Annotated[
-        int | None, typer.Option(metavar="K", help="Also the K training images most like each, 1 to 50.")
+        int | None, typer.Option(metavar="K", min=1, max=50, help="Also the K training images most like each, 1 to 50.")
     ] = None,
     gate: Gated = True,
 ) -> None:
@@ -193,11 +193,8 @@ def _tell(
 
 def _check_similar(predictor: Predictor, similar: int | None, level: Literal["image", "slide", "patient"]) -> None:
     """Before anything is printed: what is asked for can be had."""
-    from clearmargin.predict.similar import check_similar
-
     if similar is None:
         return
-    check_similar(similar, least=1)
     if level != "image":
         raise UsageError(f"--similar is about images; leave out --level {level}.")
     _ = predictor.similar_cases
