@@ -148,6 +148,11 @@ def test_a_dot_that_fails_is_a_note_and_no_error(call: Call, tmp_path: Path, mon
     assert (tmp_path / "m.svg").is_file()
 
 
+def test_help_and_list_name_the_one_file_that_a_bundle_can_be(call: Call) -> None:
+    assert ".clearmargin" in call("model", "--help").out
+    assert ".clearmargin" in call("model").out
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

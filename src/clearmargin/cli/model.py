@@ -27,7 +27,8 @@ def model(
     name: Annotated[
         str | None,
         typer.Argument(
-            help="A model, timm:NAME, a recipe, or a bundle or run folder; without it the models are listed."
+            help="A model, timm:NAME, a recipe, a bundle or run folder, or a .clearmargin file; "
+            "without it the models are listed."
         ),
     ] = None,
     size: Annotated[
@@ -254,4 +255,10 @@ def _list_text() -> str:
     recipes = {name: load_recipe(name) for name in recipe_names() if name not in models}
     lines = [f"{name:<14} {what}" for name, what in models.items()]
     lines += ["", *(f"{name:<14} the recipe: {each.model.name}" for name, each in recipes.items())]
-    return "\n".join([*lines, "", "Next: clearmargin model NAME [--svg FILE]; a bundle or a run folder is a NAME too."])
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "Next: clearmargin model NAME [--svg FILE]; a bundle, a run folder or a .clearmargin file is a NAME too.",
+        ]
+    )
