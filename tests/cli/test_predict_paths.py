@@ -76,6 +76,7 @@ def test_a_whole_slide_file_is_called_one(ask: Call, small_run: SmallRun, tmp_pa
     answer = ask(named)
     assert answer.code == 5
     assert "is a whole-slide file, which is not read yet: cut it into patches" in str(rows(answer)[0]["reason"])
+    assert "The image was refused, with its reason." in answer.err
     assert "holds 1 whole-slide file, which" in ask(tmp_path).error
     (tmp_path / "B.NDPI").touch()
     (tmp_path / "a.png").write_bytes(next(small_run.data.rglob("*.png")).read_bytes())

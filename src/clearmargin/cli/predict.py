@@ -187,8 +187,19 @@ def _tell(
         if tally.in_context < tally.total - tally.refused or tally.total == tally.refused:
             print(_rule(model, level), file=sys.stderr)
     if tally.refused:
-        were = "was" if tally.refused == 1 else "were"
-        print(f"{tally.refused:,} of {tally.total:,} images {were} refused, each with its reason.", file=sys.stderr)
+        print(refused_words(tally.refused, tally.total), file=sys.stderr)
+
+
+def refused_words(refused: int, total: int) -> str:
+    """How many of so many images were refused, both at least 1.
+
+    >>> refused_words(1, 1), refused_words(1, 3)
+    ('The image was refused, with its reason.', '1 of 3 images was refused, with its reason.')
+    """
+    if total == 1:
+        return "The image was refused, with its reason."
+    what = "was refused, with its reason" if refused == 1 else "were refused, each with its reason"
+    return f"{refused:,} of {total:,} images {what}."
 
 
 def _check_similar(predictor: Predictor, similar: int | None, level: Literal["image", "slide", "patient"]) -> None:
