@@ -157,7 +157,7 @@ def explain(
     images: Sequence[Pathlike],
     out: Pathlike,
     *,
-    methods: Sequence[str] = (),
+    methods: str | Sequence[str] = (),
     alpha: float | None = None,
     pictures: bool = True,
     maps: bool = True,
@@ -170,7 +170,7 @@ def explain(
         bundle: a bundle folder or a run folder.
         images: paths of single images.
         out: the folder to make.
-        methods: of `clearmargin.explanation.methods.METHODS`; the default one when empty.
+        methods: one or several of `clearmargin.explanation.methods.METHODS`, or `all`; the default one when empty.
         alpha: how much of the image full colour hides, from 0 to 1.
         pictures: write a PNG of each.
         maps: write a .npy of each: float32, in the network's input.
@@ -183,14 +183,16 @@ def explain(
     import pandas as pd
 
     from clearmargin.explanation.draw import ALPHA
-    from clearmargin.explanation.methods import DEFAULT_METHOD
+    from clearmargin.explanation.methods import DEFAULT_METHOD, METHODS
     from clearmargin.explanation.write import check_folder, write_explanations
     from clearmargin.predict.records import record_of_path
 
     explainer = load_explainer(bundle, gate=gate)
     check_folder(Path(out))
     records = [record_of_path(str(path)) for path in ([images] if isinstance(images, str | os.PathLike) else images)]
-    explained = explainer.explain_records(records, methods=list(methods) or [DEFAULT_METHOD])
+    named = [methods] if isinstance(methods, str) else list(methods)
+    names = list(METHODS) if named == ["all"] else named or [DEFAULT_METHOD]
+    explained = explainer.explain_records(records, methods=names)
     opacity = ALPHA if alpha is None else alpha
     rows = write_explanations(explained, Path(out), alpha=opacity, pictures=pictures, maps=maps, legend=legend)
     return pd.DataFrame(list(rows))

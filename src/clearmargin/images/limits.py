@@ -8,6 +8,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from clearmargin.errors import UsageError
+
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 Window = Literal["stored", "full"]
 """What the values of a DICOM file mean: shown through its own VOI LUT or window, or over their full range."""
@@ -23,3 +25,15 @@ class Limits:
     """Of decoding in a child process (`isolate.py`); what is decoded in this one is bounded by its size."""
     isolate: Literal["risky", "all"] = "risky"
     """Which kinds are decoded in a child: those with a large or complicated decoder, or, of strangers, all."""
+
+
+def check_pixels(pixels: Pixels) -> None:
+    """Passes for a decoded image: uint8 or uint16, (H, W, 1) or (H, W, 3).
+
+    Raises:
+        UsageError: anything else.
+    """
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or 0 in pixels.shape:
+        raise UsageError(f"pixels have the shape {pixels.shape}; an image is (H, W, 1) or (H, W, 3).")
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise UsageError(f"pixels are {pixels.dtype}; an image has whole numbers of 8 or 16 bits, uint8 or uint16.")

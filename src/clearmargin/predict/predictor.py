@@ -7,6 +7,7 @@ context, a thumbnail is kept of each patch until the last of its slide has been 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -20,9 +21,9 @@ from clearmargin.bundle.read import Bundle, read_bundle
 from clearmargin.bundle.schema import Context, Decisions
 from clearmargin.context import Cells
 from clearmargin.decision import probability
-from clearmargin.errors import BundleError, DataError, ImageError
+from clearmargin.errors import BundleError, DataError, ImageError, UsageError
 from clearmargin.images.fields import make_thumbnails
-from clearmargin.images.limits import Limits, Pixels
+from clearmargin.images.limits import Limits, Pixels, check_pixels
 from clearmargin.images.read import read_encoded
 from clearmargin.predict.batches import decide_in_batches
 from clearmargin.predict.context import cells_of, field_logits, find_slides
@@ -138,7 +139,10 @@ class Predictor:
             rows = (dict(zip(names, row, strict=True)) for row in images.itertuples(index=False, name=None))
             records = list(records_of_rows(rows, where="the table"))
         else:
-            records = [record_of_path(str(path)) for path in ([images] if isinstance(images, str | Path) else images)]
+            paths = [images] if isinstance(images, str | os.PathLike) else list(images)
+            if wrong := [type(each).__name__ for each in paths if not isinstance(each, str | os.PathLike)]:
+                raise UsageError(f"predict takes paths, not {wrong[0]}; give decoded images to predict_pixels.")
+            records = [record_of_path(str(path)) for path in paths]
         predictions = self.predict_records(records, context=context, similar=similar)
         keys = [*PREDICTION_KEYS, *([SIMILAR_KEY] if similar else [])]
         return pd.DataFrame([prediction_row(prediction) for prediction in predictions], columns=keys)
@@ -248,8 +252,12 @@ class Predictor:
             pixels: uint8 or uint16, (H, W, C), C = 1 or 3.
             similar: so many training images that the network finds most like it come along; the picture of `case` is
                 `similar_cases.cases.thumbnails[case.case]`.
+
+        Raises:
+            UsageError: the array is of another shape or type.
         """
         check_similar(similar)
+        check_pixels(pixels)
         return self._decide([Record("")], [self._fit("", pixels)], similar)[0]
 
     def similar(self, images: NDArray[np.uint8], k: int) -> list[tuple[SimilarCase, ...]]:
@@ -260,9 +268,16 @@ class Predictor:
             k: 1 to 50; all are given where the bundle carries fewer.
 
         Raises:
+            UsageError: the array is of another shape or type.
             BundleError: the bundle carries none.
         """
         check_similar(k)
+        shape = self._session.image_shape
+        if images.dtype != np.uint8 or images.shape[1:] != shape:
+            raise UsageError(
+                f"similar takes packed images, uint8 of shape (N, {', '.join(map(str, shape))}), not {images.dtype} of "
+                f"shape {images.shape}; apply the bundle's preprocessing first."
+            )
         if k == 0 or len(images) == 0:
             return [()] * len(images)
         return self.similar_cases.find(self._session.describe(images)[1], [None] * len(images), k)
