@@ -76,13 +76,21 @@ def test_numbers_are_written_as_the_language_does_and_never_as_certain(run: Run)
 
 @pytest.mark.parametrize(
     "hash_",
-    ["#/", "#/image/12", "#/compare/3?model=a+b", "#/card", "#/?decision=benign&name=%26%23&sort=name&order=descending"],
+    [
+        "#/",
+        "#/image/12",
+        "#/compare/3?model=a+b",
+        "#/card",
+        "#/?decision=benign&name=%26%23&sort=name&order=descending",
+    ],
 )
 def test_an_address_is_read_back_as_it_was_written(hash_: str, run: Run) -> None:
     assert run("route.js", "(m, hash) => m.formatRoute(m.parseRoute(hash))", hash_) == hash_
 
 
-@pytest.mark.parametrize("hash_", ["#/image", "#/image/x", "#/nothing/1", "#/?decision=maybe&sort=size&prevalence=7", ""])
+@pytest.mark.parametrize(
+    "hash_", ["#/image", "#/image/x", "#/nothing/1", "#/?decision=maybe&sort=size&prevalence=7", ""]
+)
 def test_an_address_without_sense_is_home(hash_: str, run: Run) -> None:
     assert run("route.js", "(m, hash) => m.formatRoute(m.parseRoute(hash))", hash_) == "#/"
 

@@ -192,7 +192,10 @@ def test_files_to_keep_are_what_the_api_says_whatever_the_language(
         tab.page.click("text=JSON")
     document = json.loads(download.value.path().read_text())
     assert document["predictions"] == rows
-    assert document["operating_point"]["threshold"] == api.get("/models").json()["models"][0]["operating_point"]["threshold"]
+    assert (
+        document["operating_point"]["threshold"]
+        == api.get("/models").json()["models"][0]["operating_point"]["threshold"]
+    )
 
 
 def test_images_of_a_zip_and_kinds_that_browsers_cannot_show_have_pictures(
@@ -306,9 +309,7 @@ def test_results_are_announced_in_words(mixed: list[Path], open_tab: Callable[..
 
 def test_more_rows_than_a_page_are_turned_with_buttons_and_keys(open_tab: Callable[..., Tab]) -> None:
     tab = open_tab()
-    rows = [
-        {"path": f"p{n}.png", "probability": n / 1000, "decision": "benign", "reason": None} for n in range(450)
-    ]
+    rows = [{"path": f"p{n}.png", "probability": n / 1000, "decision": "benign", "reason": None} for n in range(450)]
     answer = {"model": "first", "operating_point": {}, "predictions": rows}
     tab.page.route("**/api/v1/predict*", lambda route: route.fulfill(json=answer))
     tab.page.set_input_files("#files", {"name": "all.zip", "mimeType": "application/zip", "buffer": b"PK"})

@@ -20,7 +20,9 @@ new PerformanceObserver(list => {
 }).observe({type: 'layout-shift', buffered: true});
 """
 # matplotlib's, as the API gives it: with the page's variables.
-FIGURE = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><path d="M0 0h9" stroke="var(--plot-ink, #000)"/></svg>'
+FIGURE = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><path d="M0 0h9" stroke="var(--plot-ink, #000)"/></svg>'
+)
 
 
 def error(status: int, code: str, message: str = "what, where, how to fix.", **headers: str) -> Callable[[Route], None]:
