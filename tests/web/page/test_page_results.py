@@ -240,8 +240,9 @@ def test_dropped_and_pasted_files_are_taken(drawn: Drawn, open_tab: Callable[...
     send = """([kind, bytes]) => {
       const data = new DataTransfer();
       data.items.add(new File([new Uint8Array(bytes)], kind + '.png', {type: 'image/png'}));
-      const event = kind === 'paste' ? new ClipboardEvent('paste', {clipboardData: data, bubbles: true, cancelable: true})
-        : new DragEvent('drop', {dataTransfer: data, bubbles: true, cancelable: true});
+      const how = {bubbles: true, cancelable: true};
+      const event = kind === 'paste' ? new ClipboardEvent('paste', {clipboardData: data, ...how})
+        : new DragEvent('drop', {dataTransfer: data, ...how});
       document.body.dispatchEvent(event);
     }"""
     tab = open_tab()
