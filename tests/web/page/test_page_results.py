@@ -192,7 +192,10 @@ def test_files_to_keep_are_what_the_api_says_whatever_the_language(
         tab.page.click("text=JSON")
     document = json.loads(download.value.path().read_text())
     assert document["predictions"] == rows
-    assert document["operating_point"]["threshold"] == api.get("/models").json()["models"][0]["operating_point"]["threshold"]
+    assert (
+        document["operating_point"]["threshold"]
+        == api.get("/models").json()["models"][0]["operating_point"]["threshold"]
+    )
 
 
 def test_images_of_a_zip_and_kinds_that_browsers_cannot_show_have_pictures(
@@ -237,8 +240,9 @@ def test_dropped_and_pasted_files_are_taken(drawn: Drawn, open_tab: Callable[...
     send = """([kind, bytes]) => {
       const data = new DataTransfer();
       data.items.add(new File([new Uint8Array(bytes)], kind + '.png', {type: 'image/png'}));
-      const event = kind === 'paste' ? new ClipboardEvent('paste', {clipboardData: data, bubbles: true, cancelable: true})
-        : new DragEvent('drop', {dataTransfer: data, bubbles: true, cancelable: true});
+      const how = {bubbles: true, cancelable: true};
+      const event = kind === 'paste' ? new ClipboardEvent('paste', {clipboardData: data, ...how})
+        : new DragEvent('drop', {dataTransfer: data, ...how});
       document.body.dispatchEvent(event);
     }"""
     tab = open_tab()
@@ -306,9 +310,7 @@ def test_results_are_announced_in_words(mixed: list[Path], open_tab: Callable[..
 
 def test_more_rows_than_a_page_are_turned_with_buttons_and_keys(open_tab: Callable[..., Tab]) -> None:
     tab = open_tab()
-    rows = [
-        {"path": f"p{n}.png", "probability": n / 1000, "decision": "benign", "reason": None} for n in range(450)
-    ]
+    rows = [{"path": f"p{n}.png", "probability": n / 1000, "decision": "benign", "reason": None} for n in range(450)]
     answer = {"model": "first", "operating_point": {}, "predictions": rows}
     tab.page.route("**/api/v1/predict*", lambda route: route.fulfill(json=answer))
     tab.page.set_input_files("#files", {"name": "all.zip", "mimeType": "application/zip", "buffer": b"PK"})
