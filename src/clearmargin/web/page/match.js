@@ -1,5 +1,8 @@
 /** Which file a row of the answer is about. Pure. */
 
+/** Characters of a name that the server keeps, its end. */
+const LONGEST = 500;
+
 /** The name under which a file is sent: its path where a folder was dropped. @param {File} file @returns {string} */
 export function nameOf(file) {
   return paths.get(file) ?? (file.webkitRelativePath || file.name);
@@ -7,7 +10,8 @@ export function nameOf(file) {
 
 /** The name as a form sends it, and as the answer gives it back. @param {File} file @returns {string} */
 export function sentName(file) {
-  return nameOf(file).replace(/\r\n?|\n/g, "%0D%0A").replaceAll('"', "%22");
+  const sent = nameOf(file).replace(/\r\n?|\n/g, "%0D%0A").replaceAll('"', "%22");
+  return [...sent].slice(-LONGEST).join("");
 }
 
 /** @type {WeakMap<File, string>} */
