@@ -54,7 +54,9 @@ MODEL = ModelAnswer(
     calibration="temperature",
     abstention=AbstentionFacts(active=False, coverage=None, between=None, reason="not chosen"),
     gate=GateFacts(active=False, reason="switched off"),
-    context=ContextFacts(active=False, step=None, reason="neighbours do not count"),
+    context=ContextFacts(
+        active=False, step=None, operating_point=None, abstention=None, reason="neighbours do not count"
+    ),
     similar=SimilarFacts(available=False, images=0, pseudonymous=False),
     methods=[],
     prevalence=None,
