@@ -1,4 +1,4 @@
-"""Colour means the map and nothing else, on one scale; pictures are legible and say what was decided."""
+"""Colour means the map and nothing else, on one scale."""
 
 from __future__ import annotations
 
@@ -8,12 +8,7 @@ import numpy as np
 import pytest
 from tests.explanation.conftest import FULL
 
-from clearmargin.explanation.draw import (
-    draw_overlay,
-    draw_picture,
-    paint,
-    show_image,
-)
+from clearmargin.explanation.draw import draw_overlay, paint, show_image
 from clearmargin.explanation.explainer import Explained, Explainer, Explanation
 from clearmargin.explanation.place import lay_over
 from clearmargin.images.preprocess import Placement, Preprocessing
@@ -81,26 +76,6 @@ def test_small_images_are_enlarged_crisply_and_large_ones_reduced(explained: lis
     assert np.array_equal(shown[::16, ::16], patch)
     assert show_image(large).size == (1024, 597)
     assert draw_overlay(large, explained[2].explanations[0]).size == (1024, 597)
-
-
-def test_the_picture_holds_image_map_and_legend(explained: list[Explained]) -> None:
-    image = explained[0]
-    assert image.pixels is not None
-    picture = draw_picture(image.pixels, image.explanations, note="More.")
-    assert picture.width >= 3 * 384
-    assert picture.height > 320 + 100
-    pixels = np.asarray(picture)
-    assert np.array_equal(pixels[16:336, 16:400], np.asarray(show_image(image.pixels)))
-    legend = pixels[360:]
-    assert (legend < 128).any()
-    assert (pixels[-8:] == 255).all()
-
-
-def test_long_names_are_cut_at_their_beginning(explained: list[Explained]) -> None:
-    image, each = explained[1], explained[1].explanations[0]
-    assert image.pixels is not None
-    long = replace(each, record=Record("folder/" + "a name " * 500 + "\n.png"))
-    assert draw_picture(image.pixels, [long]).width < 2000
 
 
 def test_the_map_lies_where_the_network_looked() -> None:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from tests.bundle.small_bundle import write_working
 
-from clearmargin.explanation.draw import draw_overlay, draw_picture
+from clearmargin.explanation.draw import draw_overlay
 from clearmargin.explanation.explainer import Explainer
+from clearmargin.explanation.picture import draw_picture
 from clearmargin.explanation.place import lay_over
 from clearmargin.images.preprocess import Preprocessing
 from clearmargin.predict.predictor import load_bundle

@@ -1,4 +1,4 @@
-"""Pictures of explanations: the image in grey with the map over it, beside the image as it is, above a legend.
+"""Images and maps in colour: the image as it is shown, and the map over it in grey.
 
 Colour means the map and nothing else: warm towards malignant, cool towards benign, none where the map is zero, and the
 same colour for the same value in every image of a bundle. Warm and cool stay apart for eyes that do not tell red from
@@ -7,17 +7,13 @@ green, and each grows darker or lighter steadily, so that it survives in print.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
-from clearmargin.errors import one_line
 from clearmargin.explanation.explainer import Explanation
-from clearmargin.explanation.methods import find_method
 from clearmargin.explanation.place import lay_over
 from clearmargin.images.limits import Pixels
 
@@ -30,14 +26,6 @@ _WARM = ((0.0, (255, 214, 110)), (0.5, (247, 127, 20)), (1.0, (189, 0, 38)))
 _COOL = ((0.0, (158, 220, 255)), (0.5, (46, 144, 222)), (1.0, (20, 45, 140)))
 _DARKEST, _BRIGHTEST = 30, 225
 """Of the grey image below the colour, which must be told from black and white."""
-_MARGIN, _GAP, _LINE = 16, 12, 20
-_NARROWEST = 640
-_LEGIBLE_PX = 900
-"""Width of a picture up to which the legend is written in its own size; in wider ones it grows with them."""
-_INK, _FAINT, _PAPER = (25, 25, 25), (105, 105, 105), (255, 255, 255)
-_BAR = (220, 14)
-_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
-DISCLAIMER = "Evidence for this network, not for disease."
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,98 +106,21 @@ def paint(strength: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[n
     return colour, np.minimum(1.0, 1.4 * size).astype(np.float32)
 
 
-def draw_picture(
-    pixels: Pixels, explanations: Sequence[Explanation], *, alpha: float = ALPHA, note: str = ""
-) -> Image.Image:
-    """The image as it is, the map over it, and below what the colours mean and what was decided.
+def draw_colours(size: tuple[int, int], *, signed: bool, alpha: float = ALPHA) -> Image.Image:
+    """The colours of a scale from its lowest value on the left to its highest, over a medium grey.
 
     Args:
-        pixels: of the image.
-        explanations: of this image, one panel each.
+        size: width and height.
+        signed: it begins at -1, else at 0.
         alpha: as for `draw_overlay`.
-        note: one more line, such as what a probability leaves out.
     """
-    panels = [show_image(pixels), *(draw_overlay(pixels, each, alpha=alpha) for each in explanations)]
-    width, height = panels[0].size
-    inner = len(panels) * width + (len(panels) - 1) * _GAP
-    total = max(inner, _NARROWEST) + 2 * _MARGIN
-    lines = _lines(explanations[0], note)
-    zoom = min(max(total / _LEGIBLE_PX, 1.0), 2.5)
-    line = round(_LINE * zoom)
-    legend = line * (len(lines) + 3 * len(explanations))
-    canvas = Image.new("RGB", (total, height + legend + 3 * _MARGIN), _PAPER)
-    for number, panel in enumerate(panels):
-        canvas.paste(panel, (_MARGIN + number * (width + _GAP), _MARGIN))
-    draw, y = ImageDraw.Draw(canvas), height + 2 * _MARGIN
-    for each in explanations:
-        _draw_bar(canvas, draw, each, (_MARGIN, y), alpha=alpha, zoom=zoom)
-        y += 3 * line
-    font = _font(14 * zoom)
-    for text, ink in lines:
-        draw.text((_MARGIN, y), _fit(draw, text, total - 2 * _MARGIN, font), fill=ink, font=font)
-        y += line
-    return canvas
+    colour, cover = paint(np.linspace(-1 if signed else 0, 1, size[0], dtype=np.float32))
+    opacity = (alpha * cover)[:, None]
+    row = np.rint((_DARKEST + _BRIGHTEST) / 2 * (1 - opacity) + colour * opacity).astype(np.uint8)
+    return Image.fromarray(np.repeat(row[None], size[1], axis=0))
 
 
 def _map_size(explanation: Explanation, shown: tuple[int, int]) -> tuple[int, int]:
     """Small images are enlarged pixel by pixel, and the map with them."""
     size = explanation.placement.size
     return size if size[0] < shown[0] else shown
-
-
-def _lines(explanation: Explanation, note: str) -> list[tuple[str, tuple[int, int, int]]]:
-    words = {"abstain": "cannot tell"}
-    decision = words.get(explanation.decision, explanation.decision)
-    lines = [
-        (
-            f"{decision.capitalize()}: probability of malignant {explanation.probability:.3f}, malignant from "
-            f"{explanation.threshold:.3f}.",
-            _INK,
-        ),
-        (DISCLAIMER + (f" {note}" if note else ""), _FAINT),
-    ]
-    name = Path(explanation.record.path).name  # a picture is passed on; where it lay is nobody's business
-    return [(one_line(name), _FAINT), *lines] if name else lines
-
-
-def _draw_bar(
-    canvas: Image.Image,
-    draw: ImageDraw.ImageDraw,
-    explanation: Explanation,
-    corner: tuple[int, int],
-    *,
-    alpha: float,
-    zoom: float,
-) -> None:
-    method, (x, y), (width, height) = find_method(explanation.method), corner, (round(side * zoom) for side in _BAR)
-    small, large = _font(12 * zoom), _font(14 * zoom)
-    values = np.linspace(-1 if method.signed else 0, 1, width, dtype=np.float32)
-    colour, cover = paint(values)
-    middle = (_DARKEST + _BRIGHTEST) / 2
-    opacity = (alpha * cover)[:, None]
-    row = np.rint(middle * (1 - opacity) + colour * opacity).astype(np.uint8)
-    canvas.paste(Image.fromarray(np.repeat(row[None], height, axis=0)), (x, y))
-    full = explanation.scale.saturation
-    ends = (-full, 0.0, full) if method.signed else (0.0, full)
-    for number, value in enumerate(ends):
-        at = x + number * (width - 1) / (len(ends) - 1)
-        draw.line([(at, y + height), (at, y + height + 4)], fill=_INK)
-        anchor = "la" if number == 0 else "ra" if number == len(ends) - 1 else "ma"
-        draw.text((at, y + height + 5), f"{value:.3g}", fill=_INK, font=small, anchor=anchor)
-    right = x + width + _GAP
-    meaning = "warm towards malignant, cool towards benign" if method.signed else "warm towards malignant"
-    draw.text((right, y - 3), f"{method.title}: {meaning}", fill=_INK, font=large)
-    draw.text((right, y + _LINE * zoom - 4), f"{method.unit}; same scale for every image", fill=_FAINT, font=small)
-
-
-def _fit(draw: ImageDraw.ImageDraw, text: str, width: int, font: _Font) -> str:
-    """The text, its beginning left out where it is too long: the end of a name tells more."""
-    if draw.textlength(text, font=font) <= width:
-        return text
-    while text and draw.textlength("…" + text, font=font) > width:
-        text = text[max(1, len(text) // 50) :]
-    return "…" + text
-
-
-def _font(size: float) -> _Font:
-    return ImageFont.load_default(size=size)

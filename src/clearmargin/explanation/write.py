@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clearmargin.errors import UsageError
-from clearmargin.explanation.draw import ALPHA, draw_overlay, draw_picture
+from clearmargin.explanation.draw import ALPHA, draw_overlay
 from clearmargin.explanation.explainer import Explained, Explanation
 from clearmargin.explanation.methods import find_method
+from clearmargin.explanation.picture import draw_picture
 from clearmargin.files import disk_errors, make_folder, write_text, write_whole
 from clearmargin.images.file_names import written_name
 from clearmargin.images.place import file_of

@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 
-from clearmargin.explanation.draw import draw_picture, show_image
+from clearmargin.explanation.draw import show_image
 from clearmargin.explanation.explainer import Explanation
+from clearmargin.explanation.lettering import load_font, spell, wrap, zoom_of
+from clearmargin.explanation.picture import FAINT, INK, PAPER, Ink, draw_picture
 from clearmargin.images.limits import Pixels
 from clearmargin.types import Prediction
 from clearmargin.web.answers import ModelAnswer
@@ -17,11 +19,8 @@ from clearmargin.web.dicom.filing import say_figures, say_model, say_prediction
 
 BAND = "FOR RESEARCH ONLY - NOT FOR DIAGNOSIS"
 _BAND_COLOUR, _BAND_INK = (150, 20, 20), (255, 255, 255)
-_PAPER, _INK, _FAINT = (255, 255, 255), (25, 25, 25), (105, 105, 105)
 _NARROWEST, _MARGIN, _LINE, _FONT = 640, 16, 20, 14
-_LEGIBLE_PX = 900
-"""Width of a picture up to which texts are written in their own size; in wider ones they grow with them."""
-_Line = tuple[str, tuple[int, int, int]]
+_Line = tuple[str, Ink]
 
 
 def draw_capture(
@@ -35,62 +34,30 @@ def draw_capture(
         explanation: of this image; None where it was refused.
         model: that says it.
     """
-    lines: list[_Line] = [(say_figures(model), _FAINT), (say_model(model), _FAINT)]
+    lines: list[_Line] = [(say_figures(model), FAINT), (say_model(model), FAINT)]
     if explanation is None:
-        body = ImageOps.expand(show_image(pixels), _MARGIN, _PAPER)
-        lines.insert(0, (say_prediction(prediction, model), _INK))
+        body = ImageOps.expand(show_image(pixels), _MARGIN, PAPER)
+        lines.insert(0, (say_prediction(prediction, model), INK))
     else:
         body = draw_picture(pixels, [explanation])
         if prediction.reason:
-            lines.insert(0, (f"{prediction.reason[:1].upper()}{prediction.reason[1:]}.", _INK))
+            lines.insert(0, (f"{prediction.reason[:1].upper()}{prediction.reason[1:]}.", INK))
     return np.asarray(_framed(body, lines))
 
 
 def _framed(body: Image.Image, lines: list[_Line]) -> Image.Image:
     width = max(body.width, _NARROWEST)
-    zoom = min(max(width / _LEGIBLE_PX, 1.0), 2.5)
-    font, line, band = _font(_FONT * zoom), round(_LINE * zoom), round(2 * _LINE * zoom)
+    zoom = zoom_of(width)
+    font, line, band = load_font(_FONT * zoom), round(_LINE * zoom), round(2 * _LINE * zoom)
     inner = width - 2 * _MARGIN
-    written = [(part, ink) for text, ink in lines for part in _wrapped(_drawable(text), inner, font)]
-    canvas = Image.new("RGB", (width, band + body.height + line * len(written) + 2 * _MARGIN), _PAPER)
+    written = [(part, ink) for text, ink in lines for part in wrap(spell(text), inner, font)]
+    canvas = Image.new("RGB", (width, band + body.height + line * len(written) + 2 * _MARGIN), PAPER)
     draw = ImageDraw.Draw(canvas)
     draw.rectangle([(0, 0), (width, band)], fill=_BAND_COLOUR)
-    draw.text((width / 2, band / 2), BAND, fill=_BAND_INK, font=_font(1.4 * _FONT * zoom), anchor="mm")
+    draw.text((width / 2, band / 2), BAND, fill=_BAND_INK, font=load_font(1.4 * _FONT * zoom, bold=True), anchor="mm")
     canvas.paste(body, ((width - body.width) // 2, band + 1))
     y = band + body.height + _MARGIN
     for text, ink in written:
         draw.text((_MARGIN, y), text, fill=ink, font=font)
         y += line
     return canvas
-
-
-def _wrapped(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
-    """The text in lines no wider than that; a word that is wider by itself is broken."""
-    lines = [""]
-    for word in text.split():
-        rest = word
-        while rest:
-            joined = f"{lines[-1]} {rest}".strip()
-            if font.getlength(joined) <= width:
-                lines[-1], rest = joined, ""
-            elif lines[-1]:
-                lines.append("")
-            else:
-                fits = next(
-                    end for end in range(len(rest) - 1, 0, -1) if end == 1 or font.getlength(rest[:end]) <= width
-                )
-                lines[-1], rest = rest[:fits], rest[fits:]
-                lines.append("")
-    return [line for line in lines if line]
-
-
-def _drawable(text: str) -> str:
-    """The text in letters that the font has."""
-    return text.translate(_OTHER_SIGNS).encode("ascii", "replace").decode()
-
-
-_OTHER_SIGNS = str.maketrans({"×": "x", "\N{MINUS SIGN}": "-", "…": "..."})
-
-
-def _font(size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size=size)

@@ -99,8 +99,9 @@ def _explain(
 
 
 def _told(name: str, prediction: Prediction, image: Explained | None, alpha: float) -> dict[str, Any]:
-    from clearmargin.explanation.draw import draw_layer, draw_picture, show_image  # noqa: PLC0415  (torch)
+    from clearmargin.explanation.draw import draw_layer, show_image  # noqa: PLC0415  (torch)
     from clearmargin.explanation.methods import find_method  # noqa: PLC0415
+    from clearmargin.explanation.picture import draw_picture  # noqa: PLC0415
 
     answer: dict[str, Any] = {
         "path": name,
@@ -135,7 +136,7 @@ def _told(name: str, prediction: Prediction, image: Explained | None, alpha: flo
 
 def _picture(image: Explained, name: str, alpha: float) -> bytes:
     """The PNG with its legend; empty where the image was refused."""
-    from clearmargin.explanation.draw import draw_picture  # noqa: PLC0415  (torch)
+    from clearmargin.explanation.picture import draw_picture  # noqa: PLC0415  (torch)
 
     return b"" if image.pixels is None else _png(draw_picture(image.pixels, _named(image, name), alpha=alpha))
 

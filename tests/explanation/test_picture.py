@@ -1,0 +1,73 @@
+"""Pictures hold image, map and legend, and are legible whatever the name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from clearmargin.explanation import picture as module
+from clearmargin.explanation.draw import show_image
+from clearmargin.explanation.explainer import Explained, Explainer, Explanation
+from clearmargin.explanation.lettering import Font
+from clearmargin.explanation.picture import draw_picture
+from clearmargin.images.limits import Pixels
+from clearmargin.types import Record
+
+
+@pytest.fixture(scope="module")
+def explained(explainer: Explainer, records: list[Record]) -> list[Explained]:
+    return list(explainer.explain_records(records, methods=["grad_cam", "occlusion"]))
+
+
+@pytest.fixture(scope="module")
+def pixels(explained: list[Explained]) -> Pixels:
+    assert explained[0].pixels is not None
+    return explained[0].pixels
+
+
+@pytest.fixture(scope="module")
+def one(explained: list[Explained]) -> Explanation:
+    return explained[0].explanations[0]
+
+
+def legend_of(pixels: Pixels, explanations: Sequence[Explanation], monkeypatch: pytest.MonkeyPatch) -> str:
+    """What the legend says."""
+    said: list[str] = []
+
+    def heard(text: str, width: float, font: Font) -> list[str]:
+        said.append(text)
+        return wrap(text, width, font)
+
+    wrap = module.wrap
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "wrap", heard)
+        draw_picture(pixels, explanations)
+    return "\n".join(said)
+
+
+def test_the_picture_holds_image_map_and_legend(explained: list[Explained], pixels: Pixels) -> None:
+    picture = draw_picture(pixels, explained[0].explanations, note="More.")
+    assert picture.width >= 3 * 384
+    assert picture.height > 320 + 100
+    drawn = np.asarray(picture)
+    assert np.array_equal(drawn[16:336, 16:400], np.asarray(show_image(pixels)))
+    assert (drawn[360:] < 128).any()
+    assert (drawn[-8:] == 255).all()
+
+
+@pytest.mark.parametrize("letter", ["a name ", "日本語", "ä"])
+def test_a_long_name_is_cut_and_nothing_runs_over_the_edge(pixels: Pixels, one: Explanation, letter: str) -> None:
+    long = replace(one, record=Record("folder/" + letter * 500 + "\n.png"))
+    picture = draw_picture(pixels, [long])
+    assert picture.width == 2 * 384 + 12 + 32
+    assert (np.asarray(picture)[340:, -10:] == 255).all()
+
+
+def test_a_narrow_image_has_its_whole_legend(explained: list[Explained]) -> None:
+    narrow = np.zeros((400, 4, 1), np.uint8)
+    picture = np.asarray(draw_picture(narrow, [replace(explained[0].explanations[1], record=Record("x.png"))]))
+    assert picture.shape[1] == 640 + 32
+    assert (picture[420:, -10:] == 255).all()
