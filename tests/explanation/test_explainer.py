@@ -38,6 +38,12 @@ def test_what_is_explained_is_what_predict_decides(explainer: Explainer, records
             assert each.map.dtype == np.float32
 
 
+def test_an_explanation_has_the_reason_of_its_prediction(bundle: Path, records: list[Record]) -> None:
+    explainer = Explainer(load_bundle(bundle, gate=False))
+    for image in explainer.explain_records([records[0], records[2]]):
+        assert [each.reason for each in image.explanations] == [image.prediction.reason]
+
+
 def test_a_refused_image_does_not_stop_the_others(explainer: Explainer, records: list[Record]) -> None:
     explained = list(explainer.explain_records(records))
     assert [image.prediction.decision == "refused" for image in explained] == [False, False, False, True, False]

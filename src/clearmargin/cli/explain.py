@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from clearmargin.cli.options import BundlePath, Frame, Gated
 from clearmargin.cli.predict import CROPS_ONLY, gate_note, refused_words
-from clearmargin.errors import one_line
+from clearmargin.errors import counted, one_line
+
+if TYPE_CHECKING:
+    from clearmargin.bundle.schema import ModelFile
 
 _ALONE = (
     "explained is what the network says of each patch by itself; the neighbours in its slide, which 'predict' counts "
@@ -46,7 +50,6 @@ def explain(
     """Show which places of images moved the network: evidence for it, not for disease."""
     from clearmargin import api
     from clearmargin.cli.inputs import Inputs
-    from clearmargin.data.phantom import DRAWN
     from clearmargin.errors import AllRefused
     from clearmargin.explanation.draw import ALPHA
     from clearmargin.explanation.methods import DEFAULT_METHOD, METHODS, find_method
@@ -59,18 +62,8 @@ def explain(
     explainer = api.load_explainer(bundle, gate=gate)
     check_folder(out)
     model = explainer.predictor.bundle.model
-    if not gate and (said := gate_note(model, gate=gate)):
+    for said in _notes(model, gate=gate, drawn=[name for name in names if not explainer.has_scale(name)]):
         print(f"Note: {said}", file=sys.stderr)
-    if model.content == "lesion":
-        print(f"Note: {CROPS_ONLY}", file=sys.stderr)
-    if model.context is not None:
-        print(f"Note: {_ALONE}", file=sys.stderr)
-    if drawn := [name for name in names if not explainer.has_scale(name)]:
-        print(
-            f"Note: the bundle has no colour scale for {', '.join(drawn)}; it is found on {DRAWN}, which differ "
-            "from yours. 'calibrate' makes one from your own.",
-            file=sys.stderr,
-        )
     if output == "table":
         print(f"{'decision':<10} {'probability':>11}  {'method':<20} path")
     rows = write_explanations(
@@ -80,21 +73,42 @@ def explain(
         pictures=pictures,
         maps=maps,
         legend=legend,
-        note="Of the patch by itself, without its neighbours." if model.context is not None else "",
+        note="What is explained is the patch by itself, without its neighbours." if model.context is not None else "",
     )
-    refused = 0
+    refused = empty = 0
     for row in rows:
         refused += row["method"] is None
+        empty += row.get("largest") == 0 == row.get("smallest")
         if output == "json":
             sys.stdout.write(json.dumps(row) + "\n")
         else:
             print(_line(row))
     if refused:
         print(refused_words(refused, len(records)), file=sys.stderr)
+    if empty:
+        maps_are = counted(empty, "map is", "maps are")
+        print(f"Note: {maps_are} zero everywhere: by that method no place moved the network.", file=sys.stderr)
     if output == "table":
         print(f"\nwritten to {out}, listed in {out / INDEX}", file=sys.stderr)
     if refused == len(records):
         raise AllRefused(f"every input was refused ({len(records):,} in all); see the reasons above.")
+
+
+def _notes(model: ModelFile, *, gate: bool, drawn: list[str]) -> Iterator[str]:
+    """What to know of all explanations; `drawn` are the methods whose colour scale the bundle does not have."""
+    from clearmargin.data.phantom import DRAWN
+
+    if not gate and (said := gate_note(model, gate=gate)):
+        yield said
+    if model.content == "lesion":
+        yield CROPS_ONLY
+    if model.context is not None:
+        yield _ALONE
+    if drawn:
+        yield (
+            f"the bundle has no colour scale for {', '.join(drawn)}; it is found on {DRAWN}, which differ "
+            "from yours. 'calibrate' makes one from your own."
+        )
 
 
 def _line(row: dict[str, object]) -> str:

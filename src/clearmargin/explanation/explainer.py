@@ -51,6 +51,10 @@ class Explanation:
     """The value at which the colour is full, the same for every image of the bundle."""
     plain_logit: float | None = None
     """Of integrated gradients: the logit of the image's mean colour alone; the map sums to logit - this."""
+    reason: str | None = None
+    """Of the prediction: why it was withheld, and whether the gate was switched off."""
+    between: tuple[float, float] | None = None
+    """Probabilities from and to which the decision is withheld; None where it never is."""
 
     @property
     def strength(self) -> NDArray[np.float32]:
@@ -203,6 +207,7 @@ class Explainer:
         plain_logit: float | None,
     ) -> Explanation:
         assert prediction.logit is not None and prediction.probability is not None
+        rule = self.predictor.bundle.model
         return Explanation(
             prediction.record,
             method,
@@ -211,9 +216,11 @@ class Explainer:
             prediction.logit,
             prediction.probability,
             prediction.decision,
-            self.predictor.bundle.model.decision_point.threshold,
+            rule.decision_point.threshold,
             self.scale(method),
             plain_logit,
+            prediction.reason,
+            rule.conformal.between if rule.conformal else None,
         )
 
     @torch.no_grad()
