@@ -326,11 +326,13 @@ class TestErrors:
             "MissingExtra": (2, 400),
             "DataError": (3, 422),
             "ImageError": (3, 422),
+            "ArchiveTooLarge": (3, 422),
             "AuditBlocked": (3, 422),
             "SplitError": (3, 422),
             "NotAttainable": (3, 422),
             "BundleError": (4, 500),
             "AllRefused": (5, 422),
+            "ServerError": (1, 500),
             "Interrupted": (130, 503),
         }
 

@@ -8,6 +8,8 @@
     ├── DataError               3   422   the data are missing, broken or would mislead
     │   ├── ImageError          3   422   one file cannot be used as an image
     │   ├── AuditBlocked        3   422   the audit found what must be mended first
+    │   ├── ArchiveTooLarge     3   422   an archive holds more than its limits allow
+    │   ├── NotAttainable       3   422   no threshold has what an operating point asks for
     │   └── SplitError          3   422   no honest split is possible
     ├── BundleError             4   500   not a bundle, tampered with, or incompatible
     ├── AllRefused              5   422   every input was refused or unreadable
@@ -85,6 +87,10 @@ class ImageError(DataError):
         self.path = path
         self.reason = reason
         super().__init__(f"{path}: {reason}")
+
+
+class ArchiveTooLarge(DataError):
+    """It holds more than its limits allow."""
 
 
 class AuditBlocked(DataError):

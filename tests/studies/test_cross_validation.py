@@ -167,7 +167,7 @@ def test_seeds_change_the_network_and_nothing_else(tmp_path: Path, crossed: Cros
         (["--folds", "3", "--seeds", "2"], "exclude each other"),
         (["--folds", "3", "--split", "mine.csv"], "makes its own folds"),
         (["--seeds", "0"], "greater than or equal to 1"),
-        (["--coverage", "1.2"], "less than 1"),
+        (["--coverage", "1.2"], "'--coverage': 1.2 is above 1"),
         (["--prevalence", "0"], "greater than 0"),
     ],
 )

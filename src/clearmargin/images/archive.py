@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
-from clearmargin.errors import DataError, ImageError, one_line
+from clearmargin.errors import ArchiveTooLarge, DataError, ImageError, one_line
 from clearmargin.images.limits import Limits
 from clearmargin.images.place import split_archive
 
@@ -45,10 +45,6 @@ class ArchiveLimits:
     """Of one array of an .npz file, which is held in memory."""
     max_directory_bytes: int = 128 << 20
     """Of the list of members, which is read whole and takes some ten times as much memory."""
-
-
-class ArchiveTooLarge(DataError):
-    """It holds more than its limits allow."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,7 @@ _MOST_DETAILS = 100
 INTERNAL = "a bug in clearmargin; the request_id finds it in the server's log."
 
 
-class ApiError(ClearmarginError):
+class ApiError(Exception):
     """Ends a request with this error.
 
     Args:
@@ -76,7 +76,7 @@ class ApiError(ClearmarginError):
     ) -> None:
         self.code, self.status, self.details = code, STATUS_OF[code], list(details[:_MOST_DETAILS])
         self.headers = dict(headers or {})
-        super().__init__(message)
+        super().__init__(one_line(message))
 
 
 def error_body(error: ApiError, request_id: str) -> dict[str, Any]:
@@ -124,5 +124,5 @@ def add_error_handlers(app: FastAPI) -> None:
     async def answer(request: Request, error: Exception) -> JSONResponse:
         return error_response(api_error(error), request.state.request_id)
 
-    for kind in (ClearmarginError, RequestValidationError, HTTPException):
+    for kind in (ApiError, ClearmarginError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, answer)

@@ -19,8 +19,8 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
-from clearmargin.errors import DataError, ImageError, one_line
-from clearmargin.images.archive import ArchiveTooLarge, members_of
+from clearmargin.errors import ArchiveTooLarge, DataError, ImageError, one_line
+from clearmargin.images.archive import members_of
 from clearmargin.images.dicom import is_dicom
 from clearmargin.images.read import SIGNATURE_BYTES, is_image
 from clearmargin.web.errors import ApiError

@@ -57,6 +57,7 @@ def test_one_image_is_told_as_the_api_decides_it(
     assert "Of 100 tissue images with this probability" in tab.page.inner_text(".meaning")
     assert tab.page.inner_text(".point .value >> nth=0") == "51%"
     assert "1,234 images of 17 patients" in tab.page.inner_text(".point")
+    tab.page.locator(".cases img[src] >> nth=3").wait_for()
     assert tab.page.locator(".cases img[src]").count() == 4
     assert ("The decision is withheld" in tab.page.inner_text(".chance")) == (decision == "abstain")
 
