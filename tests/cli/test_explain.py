@@ -18,6 +18,7 @@ from clearmargin.bundle.read import read_bundle
 from clearmargin.explanation.methods import METHODS
 from clearmargin.files import partial_path
 from clearmargin.images.preprocess import Preprocessing
+from clearmargin.images.read import read_image
 
 Call = Callable[..., Answer]
 
@@ -184,6 +185,14 @@ def test_from_python(small_run: SmallRun, tmp_path: Path) -> None:
     assert all((tmp_path / "out" / name).is_file() for name in table["picture"])
     explainer = clearmargin.load_explainer(small_run.folder)
     assert isinstance(explainer, clearmargin.Explainer)
+
+
+def test_an_explanation_knows_that_the_gate_was_switched_off(small_run: SmallRun) -> None:
+    pixels = read_image(str(some(small_run, 1)[0]))
+    for gate in (True, False):
+        explained = clearmargin.load_explainer(small_run.folder, gate=gate).explain(pixels)
+        assert ("not gated" in str(explained.explanations[0].reason)) is not gate
+        assert explained.explanations[0].reason == explained.prediction.reason
 
 
 def test_calibrate_makes_the_scale_anew(call: Call, small_run: SmallRun, tmp_path: Path) -> None:

@@ -71,3 +71,13 @@ def test_a_narrow_image_has_its_whole_legend(explained: list[Explained]) -> None
     picture = np.asarray(draw_picture(narrow, [replace(explained[0].explanations[1], record=Record("x.png"))]))
     assert picture.shape[1] == 640 + 32
     assert (picture[420:, -10:] == 255).all()
+
+
+def test_it_says_that_it_was_not_gated_and_why_a_decision_is_withheld(
+    pixels: Pixels, one: Explanation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stamp = "Not gated: it was not checked whether this image is like those of training."
+    assert stamp not in legend_of(pixels, [one], monkeypatch)
+    assert stamp in legend_of(pixels, [replace(one, reason="not gated")], monkeypatch)
+    both = legend_of(pixels, [replace(one, reason="too uncertain; not gated")], monkeypatch)
+    assert f"Too uncertain.\n{stamp}" in both

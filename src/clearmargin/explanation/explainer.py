@@ -51,6 +51,8 @@ class Explanation:
     """The value at which the colour is full, the same for every image of the bundle."""
     plain_logit: float | None = None
     """Of integrated gradients: the logit of the image's mean colour alone; the map sums to logit - this."""
+    reason: str | None = None
+    """Of the prediction: why it was withheld, and whether the gate was switched off."""
 
     @property
     def strength(self) -> NDArray[np.float32]:
@@ -214,6 +216,7 @@ class Explainer:
             self.predictor.bundle.model.decision_point.threshold,
             self.scale(method),
             plain_logit,
+            prediction.reason,
         )
 
     @torch.no_grad()

@@ -12,9 +12,9 @@ from clearmargin.explanation.draw import ALPHA, draw_colours, draw_overlay, show
 from clearmargin.explanation.explainer import Explanation
 from clearmargin.explanation.lettering import Font, fit, load_font, spell, wrap, zoom_of
 from clearmargin.explanation.methods import find_method
+from clearmargin.explanation.words import DISCLAIMER, say_decision, say_reasons
 from clearmargin.images.limits import Pixels
 
-DISCLAIMER = "Evidence for this network, not for disease."
 _NARROWEST = 640
 _MARGIN, _GAP = 16, 12
 _BAR = (220, 14)
@@ -78,17 +78,11 @@ def _write(lines: Sequence[_Line], canvas: Image.Image, x: int) -> None:
 
 def _draw_words(explanation: Explanation, note: str, width: int, zoom: float) -> Image.Image:
     """Name, decision, and what the picture is no evidence of."""
-    words = {"abstain": "cannot tell"}
-    decision = words.get(explanation.decision, explanation.decision)
-    said = (
-        f"{decision.capitalize()}: probability of malignant {explanation.probability:.3f}, malignant from "
-        f"{explanation.threshold:.3f}."
-    )
     size = _TEXT * zoom
-    lines = [
-        *_lines(said, width, size=size, bold=True),
-        *_lines(DISCLAIMER + (f" {note}" if note else ""), width, size=size, ink=FAINT),
-    ]
+    lines = _lines(say_decision(explanation), width, size=size, bold=True)
+    for reason in say_reasons(explanation):
+        lines += _lines(reason, width, size=size)
+    lines += _lines(DISCLAIMER + (f" {note}" if note else ""), width, size=size, ink=FAINT)
     name = Path(explanation.record.path).name  # a picture is passed on; where it lay is nobody's business
     if name:
         font = load_font(size)

@@ -134,7 +134,16 @@ def explanation(pixels: Pixels, prediction: Prediction) -> Explanation:
     logit, chance = prediction.logit, prediction.probability
     point = MODEL.operating_point
     return Explanation(
-        Record(""), "grad_cam", values, place, logit, chance, prediction.decision, point.threshold, scale
+        Record(""),
+        "grad_cam",
+        values,
+        place,
+        logit,
+        chance,
+        prediction.decision,
+        point.threshold,
+        scale,
+        reason=prediction.reason,
     )
 
 

@@ -40,8 +40,6 @@ def draw_capture(
         lines.insert(0, (say_prediction(prediction, model), INK))
     else:
         body = draw_picture(pixels, [explanation])
-        if prediction.reason:
-            lines.insert(0, (f"{prediction.reason[:1].upper()}{prediction.reason[1:]}.", INK))
     return np.asarray(_framed(body, lines))
 
 
