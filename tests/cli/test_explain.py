@@ -15,6 +15,7 @@ from tests.slides import Placed
 
 import clearmargin
 from clearmargin.bundle.read import read_bundle
+from clearmargin.explanation import explainer
 from clearmargin.explanation.methods import METHODS
 from clearmargin.files import partial_path
 from clearmargin.images.preprocess import Preprocessing
@@ -64,6 +65,19 @@ def test_pictures_maps_and_an_index_of_them(call: Call, small_run: SmallRun, tmp
     named = {str(row[kind]) for row in listed for kind in ("picture", "map")}
     assert {file.name for file in out.iterdir()} == {*named, "explanations.jsonl"}
     assert len(named) == 8
+
+
+def test_the_table_says_that_a_map_is_empty(
+    call: Call, small_run: SmallRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        explainer, "explain_packed", lambda _model, _spec, images, *, method: np.zeros(images.shape[:3], np.float32)
+    )
+    answer = call("explain", small_run.folder, *some(small_run, 1), "--out", tmp_path / "out")
+    assert answer.code == 0, answer.err
+    assert "No place spoke for malignant: the map is zero everywhere)" in answer.out
+    (row,) = rows((tmp_path / "out" / "explanations.jsonl").read_text())
+    assert row["remarks"] == ["No place spoke for malignant: the map is zero everywhere."]
 
 
 def test_files_of_one_name_do_not_take_each_others_place(call: Call, small_run: SmallRun, tmp_path: Path) -> None:

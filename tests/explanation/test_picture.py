@@ -81,3 +81,15 @@ def test_it_says_that_it_was_not_gated_and_why_a_decision_is_withheld(
     assert stamp in legend_of(pixels, [replace(one, reason="not gated")], monkeypatch)
     both = legend_of(pixels, [replace(one, reason="too uncertain; not gated")], monkeypatch)
     assert f"Too uncertain.\n{stamp}" in both
+
+
+def test_a_map_of_zeros_is_said_to_be_one(
+    explained: list[Explained], pixels: Pixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for each, said in zip(
+        explained[0].explanations, ("No place spoke for malignant", "No place moved it"), strict=True
+    ):
+        assert each.map.any()
+        assert said not in legend_of(pixels, [each], monkeypatch)
+        zero = replace(each, map=np.zeros_like(each.map))
+        assert f"{said}: the map is zero everywhere." in legend_of(pixels, [zero], monkeypatch)

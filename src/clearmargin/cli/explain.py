@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -98,8 +98,8 @@ def explain(
         raise AllRefused(f"every input was refused ({len(records):,} in all); see the reasons above.")
 
 
-def _line(row: dict[str, object]) -> str:
+def _line(row: dict[str, Any]) -> str:
     chance = "-" if row["probability"] is None else f"{row['probability']:.4f}"
-    reason = f"  ({row['reason']})" if row["reason"] else ""
-    method = row["method"] or "-"
-    return f"{row['decision']!s:<10} {chance:>11}  {method!s:<20} {one_line(str(row['path']))}{one_line(reason)}"
+    said = "; ".join([*filter(None, [row["reason"]]), *(remark.rstrip(".") for remark in row["remarks"])])
+    line = f"{row['decision']!s:<10} {chance:>11}  {row['method'] or '-':<20} {one_line(row['path'])}"
+    return f"{line}  ({one_line(said)})" if said else line

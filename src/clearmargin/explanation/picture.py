@@ -12,7 +12,7 @@ from clearmargin.explanation.draw import ALPHA, draw_colours, draw_overlay, show
 from clearmargin.explanation.explainer import Explanation
 from clearmargin.explanation.lettering import Font, fit, load_font, spell, wrap, zoom_of
 from clearmargin.explanation.methods import find_method
-from clearmargin.explanation.words import DISCLAIMER, say_decision, say_reasons
+from clearmargin.explanation.words import DISCLAIMER, say_decision, say_reasons, say_remarks
 from clearmargin.images.limits import Pixels
 
 _NARROWEST = 640
@@ -102,6 +102,8 @@ def _draw_scale(explanation: Explanation, width: int, *, alpha: float, zoom: flo
         *_lines(f"{method.title}: {meaning}", width - right, size=_TEXT * zoom),
         *_lines(f"{method.unit}; same scale for every image", width - right, size=_SMALL * zoom, ink=FAINT),
     ]
+    for remark in say_remarks(explanation):
+        lines += _lines(remark, width - right, size=_SMALL * zoom, bold=True)
     top, tick, small = round(3 * zoom), round(4 * zoom), load_font(_SMALL * zoom)
     below = top + bar_height + tick + round(_SPACED * _SMALL * zoom)
     canvas = Image.new("RGB", (width, max(below, sum(line.height for line in lines))), PAPER)

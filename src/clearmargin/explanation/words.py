@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from clearmargin.explanation.explainer import Explanation
+from clearmargin.explanation.methods import find_method
 from clearmargin.types import NOT_GATED
 
 DISCLAIMER = "Evidence for this network, not for disease."
@@ -15,6 +16,14 @@ def say_decision(explanation: Explanation) -> str:
         f"{decision.capitalize()}: probability of malignant {explanation.probability:.3f}, malignant from "
         f"{explanation.threshold:.3f}."
     )
+
+
+def say_remarks(explanation: Explanation) -> list[str]:
+    """What a reader would miss of the map: a sentence each."""
+    if not explanation.map.any():
+        moved = "No place moved it" if find_method(explanation.method).signed else "No place spoke for malignant"
+        return [f"{moved}: the map is zero everywhere."]
+    return []
 
 
 def say_reasons(explanation: Explanation) -> list[str]:

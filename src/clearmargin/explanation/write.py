@@ -21,6 +21,7 @@ from clearmargin.explanation.draw import ALPHA, draw_overlay
 from clearmargin.explanation.explainer import Explained, Explanation
 from clearmargin.explanation.methods import find_method
 from clearmargin.explanation.picture import draw_picture
+from clearmargin.explanation.words import say_remarks
 from clearmargin.files import disk_errors, make_folder, write_text, write_whole
 from clearmargin.images.file_names import written_name
 from clearmargin.images.place import file_of
@@ -85,7 +86,7 @@ def explanation_row(explained: Explained, explanation: Explanation | None) -> di
     row: dict[str, Any] = {**prediction_row(prediction), "logit": prediction.logit}
     row["path"] = written_name(prediction.record.path)
     if explanation is None:
-        return {**row, "threshold": None, "method": None}
+        return {**row, "threshold": None, "method": None, "remarks": []}
     return {
         **row,
         "threshold": explanation.threshold,
@@ -95,6 +96,7 @@ def explanation_row(explained: Explained, explanation: Explanation | None) -> di
         "largest": float(explanation.map.max()),
         "smallest": float(explanation.map.min()),
         "plain_logit": explanation.plain_logit,
+        "remarks": say_remarks(explanation),
         "placement": asdict(explanation.placement),
     }
 
