@@ -11,6 +11,8 @@ import torch
 from tests.bundle.small_bundle import write_working
 from tests.explanation.conftest import FULL, SPEC
 
+from clearmargin.bundle.schema import SaliencyScale
+from clearmargin.decision import Abstention
 from clearmargin.errors import BundleError, UnknownName
 from clearmargin.explanation import explainer as module
 from clearmargin.explanation.explainer import Explainer
@@ -36,6 +38,14 @@ def test_what_is_explained_is_what_predict_decides(explainer: Explainer, records
             assert each.scale.saturation == FULL
             assert each.map.shape == SPEC.shape[:2]
             assert each.map.dtype == np.float32
+
+
+def test_it_knows_where_the_model_cannot_tell(tmp_path: Path, records: list[Record]) -> None:
+    withheld = Abstention(coverage=0.9, low=0.0, high=1.0, n_units=12, unit="patient")
+    scales = {"grad_cam": SaliencyScale(saturation=FULL, rule="made up", images=3, of="images of validation")}
+    write_working(tmp_path / "unsure", name="cbis_ddsm", spec=SPEC, conformal=withheld, saliency=scales)
+    explained = next(Explainer(load_bundle(tmp_path / "unsure")).explain_records(records[:1])).explanations[0]
+    assert (explained.decision, explained.cannot_tell_between) == ("abstain", (0.0, 1.0))
 
 
 def test_a_refused_image_does_not_stop_the_others(explainer: Explainer, records: list[Record]) -> None:

@@ -14,7 +14,7 @@ from clearmargin.explanation.explainer import Explained, Explainer, Explanation
 from clearmargin.explanation.lettering import Font
 from clearmargin.explanation.picture import draw_picture
 from clearmargin.images.limits import Pixels
-from clearmargin.types import Record
+from clearmargin.types import Decision, Record
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +93,27 @@ def test_a_map_of_zeros_is_said_to_be_one(
         assert said not in legend_of(pixels, [each], monkeypatch)
         zero = replace(each, map=np.zeros_like(each.map))
         assert f"{said}: the map is zero everywhere." in legend_of(pixels, [zero], monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("decision", "between", "said"),
+    [
+        ("malignant", None, "Malignant: probability of malignant 0.500, malignant from 0.460."),
+        ("abstain", (0.3911, 0.6089), "Cannot tell: probability of malignant 0.500, cannot tell from 0.391 to 0.609."),
+        (
+            "benign",
+            (0.7, 0.8),
+            "Benign: probability of malignant 0.500, malignant from 0.460 (cannot tell from 0.700 to 0.800).",
+        ),
+    ],
+)
+def test_it_says_by_which_number_it_was_decided(  # noqa: PLR0913
+    decision: Decision,
+    between: tuple[float, float] | None,
+    said: str,
+    pixels: Pixels,
+    one: Explanation,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    each = replace(one, decision=decision, probability=0.5, cannot_tell_between=between)
+    assert said in legend_of(pixels, [each], monkeypatch).splitlines()

@@ -53,6 +53,8 @@ class Explanation:
     """Of integrated gradients: the logit of the image's mean colour alone; the map sums to logit - this."""
     reason: str | None = None
     """Of the prediction: why it was withheld, and whether the gate was switched off."""
+    cannot_tell_between: tuple[float, float] | None = None
+    """Probabilities for which the decision is withheld, both included; None where none is."""
 
     @property
     def strength(self) -> NDArray[np.float32]:
@@ -205,6 +207,7 @@ class Explainer:
         plain_logit: float | None,
     ) -> Explanation:
         assert prediction.logit is not None and prediction.probability is not None
+        model = self.predictor.bundle.model
         return Explanation(
             prediction.record,
             method,
@@ -213,10 +216,11 @@ class Explainer:
             prediction.logit,
             prediction.probability,
             prediction.decision,
-            self.predictor.bundle.model.decision_point.threshold,
+            model.decision_point.threshold,
             self.scale(method),
             plain_logit,
             prediction.reason,
+            model.conformal.between if model.conformal is not None else None,
         )
 
     @torch.no_grad()

@@ -11,11 +11,13 @@ DISCLAIMER = "Evidence for this network, not for disease."
 
 def say_decision(explanation: Explanation) -> str:
     """What was decided, and by which number."""
-    decision = {"abstain": "cannot tell"}.get(explanation.decision, explanation.decision)
-    return (
-        f"{decision.capitalize()}: probability of malignant {explanation.probability:.3f}, malignant from "
-        f"{explanation.threshold:.3f}."
-    )
+    said = f"probability of malignant {explanation.probability:.3f}"
+    withheld = explanation.cannot_tell_between
+    unsure = f"cannot tell from {withheld[0]:.3f} to {withheld[1]:.3f}" if withheld is not None else ""
+    if explanation.decision == "abstain":
+        return f"Cannot tell: {said}, {unsure}."
+    line = f"{explanation.decision.capitalize()}: {said}, malignant from {explanation.threshold:.3f}"
+    return f"{line} ({unsure})." if unsure else f"{line}."
 
 
 def say_remarks(explanation: Explanation) -> list[str]:
