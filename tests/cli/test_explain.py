@@ -80,6 +80,18 @@ def test_the_table_says_that_a_map_is_empty(
     assert row["remarks"] == ["No place spoke for malignant: the map is zero everywhere."]
 
 
+def test_a_network_that_hardly_moves_is_noted_once(
+    call: Call, small_run: SmallRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(explainer.Explainer, "full_reach", lambda *_: 0.1)
+    answer = call("explain", small_run.folder, *some(small_run), "--out", tmp_path / "out")
+    assert answer.code == 0, answer.err
+    assert answer.err.count("this network hardly moves") == 1
+    assert "hardly" not in answer.out
+    listed = rows((tmp_path / "out" / "explanations.jsonl").read_text())
+    assert all("hardly moves" in str(row["remarks"]) for row in listed)
+
+
 def test_files_of_one_name_do_not_take_each_others_place(call: Call, small_run: SmallRun, tmp_path: Path) -> None:
     file, other = some(small_run)
     for folder, source in (("a", file), ("b", other)):

@@ -48,6 +48,16 @@ def test_it_knows_where_the_model_cannot_tell(tmp_path: Path, records: list[Reco
     assert (explained.decision, explained.cannot_tell_between) == ("abstain", (0.0, 1.0))
 
 
+def test_full_colour_all_over_the_image_is_told_in_logits(explainer: Explainer, records: list[Record]) -> None:
+    places = {"integrated_gradients": 24 * 20, "occlusion": 24 * 20 / 4**2}
+    height, width, _ = SPEC.shape
+    features = explainer.model.forward_features(torch.zeros(1, 3, height, width)).shape
+    places["grad_cam"] = features[2] * features[3]
+    image = next(explainer.explain_records(records[:1], methods=list(places)))
+    for each in image.explanations:
+        assert each.full_reach == pytest.approx(FULL * places[each.method])
+
+
 def test_a_refused_image_does_not_stop_the_others(explainer: Explainer, records: list[Record]) -> None:
     explained = list(explainer.explain_records(records))
     assert [image.prediction.decision == "refused" for image in explained] == [False, False, False, True, False]

@@ -107,7 +107,8 @@ def test_a_map_of_zeros_is_said_to_be_one(
         ),
     ],
 )
-def test_it_says_by_which_number_it_was_decided(  # noqa: PLR0913
+def test_it_says_by_which_number_it_was_decided(
+    *,
     decision: Decision,
     between: tuple[float, float] | None,
     said: str,
@@ -117,3 +118,15 @@ def test_it_says_by_which_number_it_was_decided(  # noqa: PLR0913
 ) -> None:
     each = replace(one, decision=decision, probability=0.5, cannot_tell_between=between)
     assert said in legend_of(pixels, [each], monkeypatch).splitlines()
+
+
+def test_a_network_that_hardly_moves_is_said_to(
+    explained: list[Explained], pixels: Pixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for each in explained[0].explanations:
+        moves = replace(each, full_reach=4.7)
+        assert "hardly moves" not in legend_of(pixels, [moves], monkeypatch)
+        scale = each.scale.model_copy(update={"saturation": 0.00198})
+        faint = replace(each, scale=scale, full_reach=0.097)
+        said = "Full colour is 0.00198 logits, and all over the image 0.097: this network hardly moves."
+        assert said in legend_of(pixels, [faint], monkeypatch)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from clearmargin.cli.options import BundlePath, Frame, Gated
 from clearmargin.cli.predict import CROPS_ONLY, gate_note
 from clearmargin.errors import one_line
+
+if TYPE_CHECKING:
+    from clearmargin.explanation.explainer import Explainer
 
 _ALONE = (
     "explained is what the network says of each patch by itself; the neighbours in its slide, which 'predict' counts "
@@ -46,7 +50,6 @@ def explain(
     """Show which places of images moved the network: evidence for it, not for disease."""
     from clearmargin import api
     from clearmargin.cli.inputs import Inputs
-    from clearmargin.data.phantom import DRAWN
     from clearmargin.errors import AllRefused
     from clearmargin.explanation.draw import ALPHA
     from clearmargin.explanation.methods import DEFAULT_METHOD, METHODS, find_method
@@ -59,18 +62,9 @@ def explain(
     explainer = api.load_explainer(bundle, gate=gate)
     check_folder(out)
     model = explainer.predictor.bundle.model
-    if not gate and (said := gate_note(model, gate=gate)):
-        print(f"Note: {said}", file=sys.stderr)
-    if model.content == "lesion":
-        print(f"Note: {CROPS_ONLY}", file=sys.stderr)
-    if model.context is not None:
-        print(f"Note: {_ALONE}", file=sys.stderr)
-    if drawn := [name for name in names if not explainer.has_scale(name)]:
-        print(
-            f"Note: the bundle has no colour scale for {', '.join(drawn)}; it is found on {DRAWN}, which differ "
-            "from yours. 'calibrate' makes one from your own.",
-            file=sys.stderr,
-        )
+    notes = list(_notes(explainer, names, gate=gate))
+    for note in notes:
+        print(f"Note: {note}", file=sys.stderr)
     if output == "table":
         print(f"{'decision':<10} {'probability':>11}  {'method':<20} path")
     rows = write_explanations(
@@ -88,7 +82,7 @@ def explain(
         if output == "json":
             sys.stdout.write(json.dumps(row) + "\n")
         else:
-            print(_line(row))
+            print(_line(row, known=notes))
     if refused:
         were = "was" if refused == 1 else "were"
         print(f"{refused:,} of {len(records):,} images {were} refused, each with its reason.", file=sys.stderr)
@@ -98,8 +92,30 @@ def explain(
         raise AllRefused(f"every input was refused ({len(records):,} in all); see the reasons above.")
 
 
-def _line(row: dict[str, Any]) -> str:
+def _notes(explainer: Explainer, names: Sequence[str], *, gate: bool) -> Iterator[str]:
+    """What to know of all the explanations."""
+    from clearmargin.data.phantom import DRAWN
+    from clearmargin.explanation.words import say_faint
+
+    model = explainer.predictor.bundle.model
+    if not gate and (said := gate_note(model, gate=gate)):
+        yield said
+    if model.content == "lesion":
+        yield CROPS_ONLY
+    if model.context is not None:
+        yield _ALONE
+    if drawn := [name for name in names if not explainer.has_scale(name)]:
+        yield (
+            f"the bundle has no colour scale for {', '.join(drawn)}; it is found on {DRAWN}, which differ "
+            "from yours. 'calibrate' makes one from your own."
+        )
+    yield from filter(None, (say_faint(explainer.scale(name).saturation, explainer.full_reach(name)) for name in names))
+
+
+def _line(row: dict[str, Any], *, known: Container[str]) -> str:
+    """The row of the table, without the remarks that are known already."""
     chance = "-" if row["probability"] is None else f"{row['probability']:.4f}"
-    said = "; ".join([*filter(None, [row["reason"]]), *(remark.rstrip(".") for remark in row["remarks"])])
+    remarks = [remark.rstrip(".") for remark in row["remarks"] if remark not in known]
+    said = "; ".join([*filter(None, [row["reason"]]), *remarks])
     line = f"{row['decision']!s:<10} {chance:>11}  {row['method'] or '-':<20} {one_line(row['path'])}"
     return f"{line}  ({one_line(said)})" if said else line

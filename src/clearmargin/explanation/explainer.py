@@ -6,6 +6,7 @@ torch weights must give what the exported network gave. Memory is bounded by one
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -55,6 +56,8 @@ class Explanation:
     """Of the prediction: why it was withheld, and whether the gate was switched off."""
     cannot_tell_between: tuple[float, float] | None = None
     """Probabilities for which the decision is withheld, both included; None where none is."""
+    full_reach: float = math.inf
+    """Logits that full colour all over the image would be, about; little where the network hardly moves."""
 
     @property
     def strength(self) -> NDArray[np.float32]:
@@ -88,6 +91,7 @@ class Explainer:
         self.model = load_torch_model(predictor.bundle).requires_grad_(False)
         self._spec = predictor.bundle.model.preprocessing
         self._scales = dict(predictor.bundle.model.saliency or {})
+        self._reach: dict[str, float] = {}
         self._scale_images, self._scale_of = scale_images, scale_of
 
     def scale(self, method: str) -> SaliencyScale:
@@ -106,6 +110,19 @@ class Explainer:
             images = self._scale_images(self._spec)
             self._scales |= measure_scales(self.model, self._spec, images, of=self._scale_of, methods=[method])
         return self._scales[method]
+
+    def full_reach(self, method: str) -> float:
+        """Logits that full colour all over an image would be, about.
+
+        Raises:
+            UnknownName: no such method.
+            BundleError: there is no colour scale.
+        """
+        if method not in self._reach:
+            height, width, channels = self._spec.shape
+            places = find_method(method).places(self.model, (channels, height, width))
+            self._reach[method] = self.scale(method).saturation * places
+        return self._reach[method]
 
     def has_scale(self, method: str) -> bool:
         """The bundle itself has a colour scale for the method."""
@@ -221,6 +238,7 @@ class Explainer:
             plain_logit,
             prediction.reason,
             model.conformal.between if model.conformal is not None else None,
+            self.full_reach(method),
         )
 
     @torch.no_grad()

@@ -17,7 +17,7 @@ from clearmargin.images.limits import Pixels
 
 _NARROWEST = 640
 _MARGIN, _GAP = 16, 12
-_BAR = (220, 14)
+_BAR = (260, 14)
 _TEXT, _SMALL = 14, 12
 """Sizes of letters, in pixels."""
 _SPACED = 1.4
@@ -110,10 +110,11 @@ def _draw_scale(explanation: Explanation, width: int, *, alpha: float, zoom: flo
     _write(lines, canvas, right)
     canvas.paste(draw_colours((bar_width, bar_height), signed=method.signed, alpha=alpha), (0, top))
     draw, full = ImageDraw.Draw(canvas), explanation.scale.saturation
-    ends = (-full, 0.0, full) if method.signed else (0.0, full)
+    least = [f"{-full:.3g} or less"] if method.signed else []
+    ends = [*least, "0", f"{full:.3g} or more"]
     for number, value in enumerate(ends):
         at, under = number * (bar_width - 1) / (len(ends) - 1), top + bar_height
         draw.line([(at, under), (at, under + tick)], fill=INK)
         anchor = "la" if number == 0 else "ra" if number == len(ends) - 1 else "ma"
-        draw.text((at, under + tick + 1), f"{value:.3g}", fill=INK, font=small, anchor=anchor)
+        draw.text((at, under + tick + 1), value, fill=INK, font=small, anchor=anchor)
     return canvas

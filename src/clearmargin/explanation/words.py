@@ -6,6 +6,8 @@ from clearmargin.explanation.explainer import Explanation
 from clearmargin.explanation.methods import find_method
 from clearmargin.types import NOT_GATED
 
+_HARDLY = 0.25
+"""Logits; from even odds, they take a probability from 0.50 to 0.56."""
 DISCLAIMER = "Evidence for this network, not for disease."
 
 
@@ -22,10 +24,24 @@ def say_decision(explanation: Explanation) -> str:
 
 def say_remarks(explanation: Explanation) -> list[str]:
     """What a reader would miss of the map: a sentence each."""
+    remarks = [say_faint(explanation.scale.saturation, explanation.full_reach)]
     if not explanation.map.any():
         moved = "No place moved it" if find_method(explanation.method).signed else "No place spoke for malignant"
-        return [f"{moved}: the map is zero everywhere."]
-    return []
+        remarks.insert(0, f"{moved}: the map is zero everywhere.")
+    return [remark for remark in remarks if remark is not None]
+
+
+def say_faint(saturation: float, full_reach: float) -> str | None:
+    """That full colour means next to nothing, where the network hardly moves.
+
+    >>> say_faint(0.1, 4.9), say_faint(0.002, 0.098)
+    (None, 'Full colour is 0.002 logits, and all over the image 0.098: this network hardly moves.')
+    """
+    if full_reach >= _HARDLY:
+        return None
+    return (
+        f"Full colour is {saturation:.3g} logits, and all over the image {full_reach:.2g}: this network hardly moves."
+    )
 
 
 def say_reasons(explanation: Explanation) -> list[str]:
