@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from tests.slides import Placed
 
 import clearmargin
 from clearmargin.bundle.read import read_bundle
+from clearmargin.errors import UsageError
 from clearmargin.explanation import explainer
 from clearmargin.explanation.methods import METHODS
 from clearmargin.files import partial_path
@@ -211,6 +213,13 @@ def test_from_python(small_run: SmallRun, tmp_path: Path) -> None:
     assert all((tmp_path / "out" / name).is_file() for name in table["picture"])
     explainer = clearmargin.load_explainer(small_run.folder)
     assert isinstance(explainer, clearmargin.Explainer)
+
+
+@pytest.mark.parametrize("alpha", [4, 0, -0.5, float("nan"), "0.5"])
+def test_python_refuses_an_opacity_that_cannot_be(small_run: SmallRun, tmp_path: Path, alpha: Any) -> None:
+    with pytest.raises(UsageError, match=r"^alpha: .* is no number from 0\.05 to 1\.$"):
+        clearmargin.explain(small_run.folder, some(small_run), tmp_path / "out", alpha=alpha)
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_explanation_knows_that_the_gate_was_switched_off(small_run: SmallRun) -> None:

@@ -164,7 +164,7 @@ def explain(
         images: paths of single images.
         out: the folder to make.
         methods: of `clearmargin.explanation.methods.METHODS`; the default one when empty.
-        alpha: how much of the image full colour hides, from 0 to 1.
+        alpha: how much of the image full colour hides, from 0.05 to 1; 0.6 when None.
         pictures: write a PNG of each.
         maps: write a .npy of each: float32, in the network's input.
         legend: pictures have the image beside the map and a legend below.
@@ -175,15 +175,16 @@ def explain(
     """
     import pandas as pd
 
-    from clearmargin.explanation.draw import ALPHA
+    from clearmargin.explanation.draw import ALPHA, check_alpha
     from clearmargin.explanation.methods import DEFAULT_METHOD
     from clearmargin.explanation.write import check_folder, write_explanations
     from clearmargin.predict.records import record_of_path
 
+    opacity = ALPHA if alpha is None else alpha
+    check_alpha(opacity)
     explainer = load_explainer(bundle, gate=gate)
     check_folder(Path(out))
     records = [record_of_path(str(path)) for path in ([images] if isinstance(images, str | os.PathLike) else images)]
     explained = explainer.explain_records(records, methods=list(methods) or [DEFAULT_METHOD])
-    opacity = ALPHA if alpha is None else alpha
     rows = write_explanations(explained, Path(out), alpha=opacity, pictures=pictures, maps=maps, legend=legend)
     return pd.DataFrame(list(rows))
