@@ -206,9 +206,7 @@ def test_it_says_that_neighbours_are_left_out(call: Call, placed: Placed, tmp_pa
 
 def test_from_python(small_run: SmallRun, tmp_path: Path) -> None:
     files = some(small_run)
-    table = clearmargin.explain(
-        small_run.folder, [str(file) for file in files], tmp_path / "out", methods=["hires_cam"]
-    )
+    table = clearmargin.explain(small_run.folder, [str(file) for file in files], tmp_path / "out", methods="hires_cam")
     assert table["path"].tolist() == [str(file) for file in files]
     assert all((tmp_path / "out" / name).is_file() for name in table["picture"])
     explainer = clearmargin.load_explainer(small_run.folder)
@@ -219,6 +217,13 @@ def test_from_python(small_run: SmallRun, tmp_path: Path) -> None:
 def test_python_refuses_an_opacity_that_cannot_be(small_run: SmallRun, tmp_path: Path, alpha: Any) -> None:
     with pytest.raises(UsageError, match=r"^alpha: .* is no number from 0\.05 to 1\.$"):
         clearmargin.explain(small_run.folder, some(small_run), tmp_path / "out", alpha=alpha)
+    assert not (tmp_path / "out").exists()
+
+
+def test_from_python_with_pixels_in_the_place_of_paths(small_run: SmallRun, tmp_path: Path) -> None:
+    pixels: Any = read_image(str(some(small_run, 1)[0]))
+    with pytest.raises(UsageError, match="images: number 2 is of the type ndarray, not a path"):
+        clearmargin.explain(small_run.folder, [some(small_run, 1)[0], pixels], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tests.bundle.small_bundle import write_working
 from tests.explanation.conftest import FULL, SPEC
 
 from clearmargin.bundle.schema import SaliencyScale
 from clearmargin.decision import Abstention
-from clearmargin.errors import BundleError, UnknownName
+from clearmargin.errors import BundleError, UnknownName, UsageError
 from clearmargin.explanation import explainer as module
 from clearmargin.explanation.explainer import Explainer
 from clearmargin.explanation.methods import METHODS
@@ -131,6 +133,37 @@ def test_without_a_scale_one_is_found_or_refused(tmp_path: Path, records: list[R
     assert (each.scale.of, each.scale.images) == ("noise", 6)
     assert not explainer.has_scale("occlusion")
     assert explainer.scale("occlusion") == each.scale
+
+
+@pytest.mark.parametrize("methods", ["occlusion", ["occlusion"], ["occlusion", "occlusion"]])
+def test_one_method_is_named_by_itself_or_in_a_list(
+    explainer: Explainer, records: list[Record], methods: str | list[str]
+) -> None:
+    of_pixels = explainer.explain(read_image(records[0].path), methods=methods)
+    of_record = next(explainer.explain_records(records[:1], methods=methods))
+    for explained in (of_pixels, of_record):
+        assert [each.method for each in explained.explanations] == ["occlusion"]
+
+
+def test_all_methods_are_asked_for_by_one_word(explainer: Explainer, records: list[Record]) -> None:
+    explained = explainer.explain(read_image(records[0].path), methods="all")
+    assert [each.method for each in explained.explanations] == list(METHODS)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "said"),
+    [
+        (np.zeros((8, 9), np.uint8), r"uint8 and shape \(8, 9\)"),
+        (np.zeros((8, 9, 4), np.uint8), r"uint8 and shape \(8, 9, 4\)"),
+        (np.zeros((8, 9, 3)), r"float64 and shape \(8, 9, 3\)"),
+        (np.zeros((0, 9, 3), np.uint8), r"uint8 and shape \(0, 9, 3\)"),
+        (Image.new("RGB", (8, 8)), "Image is no array"),
+    ],
+)
+def test_what_is_no_array_of_pixels_is_wrong_usage(explainer: Explainer, pixels: Any, said: str) -> None:
+    for ask in (explainer.explain, explainer.predictor.predict_pixels):
+        with pytest.raises(UsageError, match=rf"^pixels: .*{said}\. Give uint8 or uint16 of shape \(H, W, 1\) or"):
+            ask(pixels)
 
 
 def test_an_unknown_method_is_refused_before_anything_is_read(explainer: Explainer) -> None:

@@ -147,10 +147,10 @@ def load_explainer(bundle: Pathlike, *, gate: bool = True) -> Explainer:
 
 def explain(
     bundle: Pathlike,
-    images: Sequence[Pathlike],
+    images: Pathlike | Sequence[Pathlike],
     out: Pathlike,
     *,
-    methods: Sequence[str] = (),
+    methods: str | Sequence[str] = (),
     alpha: float | None = None,
     pictures: bool = True,
     maps: bool = True,
@@ -163,7 +163,7 @@ def explain(
         bundle: a bundle folder or a run folder.
         images: paths of single images.
         out: the folder to make.
-        methods: of `clearmargin.explanation.methods.METHODS`; the default one when empty.
+        methods: of `clearmargin.explanation.methods.METHODS`, or `all`; the default one when empty.
         alpha: how much of the image full colour hides, from 0.05 to 1; 0.6 when None.
         pictures: write a PNG of each.
         maps: write a .npy of each: float32, in the network's input.
@@ -176,15 +176,15 @@ def explain(
     import pandas as pd
 
     from clearmargin.explanation.draw import ALPHA, check_alpha
-    from clearmargin.explanation.methods import DEFAULT_METHOD
+    from clearmargin.explanation.methods import find_methods
     from clearmargin.explanation.write import check_folder, write_explanations
-    from clearmargin.predict.records import record_of_path
+    from clearmargin.predict.records import records_of_paths
 
     opacity = ALPHA if alpha is None else alpha
     check_alpha(opacity)
+    names, records = find_methods(methods), records_of_paths(images)
     explainer = load_explainer(bundle, gate=gate)
     check_folder(Path(out))
-    records = [record_of_path(str(path)) for path in ([images] if isinstance(images, str | os.PathLike) else images)]
-    explained = explainer.explain_records(records, methods=list(methods) or [DEFAULT_METHOD])
+    explained = explainer.explain_records(records, methods=names)
     rows = write_explanations(explained, Path(out), alpha=opacity, pictures=pictures, maps=maps, legend=legend)
     return pd.DataFrame(list(rows))

@@ -52,12 +52,10 @@ def explain(
     from clearmargin.cli.inputs import Inputs
     from clearmargin.errors import AllRefused
     from clearmargin.explanation.draw import ALPHA
-    from clearmargin.explanation.methods import DEFAULT_METHOD, METHODS, find_method
+    from clearmargin.explanation.methods import find_methods
     from clearmargin.explanation.write import INDEX, check_folder, write_explanations
 
-    names = list(METHODS) if method == ["all"] else list(dict.fromkeys(method or [DEFAULT_METHOD]))
-    for name in names:
-        find_method(name)
+    names = find_methods(method or ())
     records = Inputs(paths, frame=frame)
     explainer = api.load_explainer(bundle, gate=gate)
     check_folder(out)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from clearmargin.bundle.schema import SaliencyScale
 from clearmargin.bundle.torch_model import load_torch_model
 from clearmargin.errors import BundleError, ImageError
-from clearmargin.explanation.methods import DEFAULT_METHOD, find_method, without_anything
+from clearmargin.explanation.methods import DEFAULT_METHOD, find_method, find_methods, without_anything
 from clearmargin.explanation.scale import batch_size, explain_packed, measure_scales, to_input
 from clearmargin.images.limits import Pixels
 from clearmargin.images.preprocess import Placement, Preprocessing
@@ -128,21 +128,22 @@ class Explainer:
         """The bundle itself has a colour scale for the method."""
         return method in (self.predictor.bundle.model.saliency or {})
 
-    def explain(self, pixels: Pixels, *, methods: Sequence[str] = (DEFAULT_METHOD,)) -> Explained:
+    def explain(self, pixels: Pixels, *, methods: str | Sequence[str] = DEFAULT_METHOD) -> Explained:
         """The explanations of one decoded image.
 
         Args:
             pixels: uint8 or uint16, (H, W, C), C = 1 or 3.
-            methods: of METHODS.
+            methods: of METHODS, or `all`.
 
         Raises:
             UnknownName: no such method.
+            UsageError: the pixels are no such array.
             BundleError: weights and exported network do not agree, or there is no colour scale.
         """
-        return next(iter(self._explain([(Record(""), pixels)], methods)))
+        return next(iter(self._explain([(Record(""), pixels)], find_methods(methods))))
 
     def explain_records(
-        self, records: Iterable[Record], *, methods: Sequence[str] = (DEFAULT_METHOD,)
+        self, records: Iterable[Record], *, methods: str | Sequence[str] = DEFAULT_METHOD
     ) -> Iterator[Explained]:
         """The explanations of each image, in the order of the records; one that cannot be read is refused.
 
@@ -150,17 +151,18 @@ class Explainer:
             UnknownName: no such method.
             BundleError: weights and exported network do not agree, or there is no colour scale.
         """
-        for method in methods:
-            self.scale(method)
+        names = find_methods(methods)
+        for name in names:
+            self.scale(name)
         waiting: list[tuple[Record, Pixels | ImageError]] = []
         size = batch_size(self._spec)
         for record in records:
             waiting.append((record, self._read(record)))
             held = sum(image.nbytes for _, image in waiting if not isinstance(image, ImageError))
             if len(waiting) >= size or held > _MOST_BYTES:
-                yield from self._explain(waiting, methods)
+                yield from self._explain(waiting, names)
                 waiting = []
-        yield from self._explain(waiting, methods)
+        yield from self._explain(waiting, names)
 
     def _read(self, record: Record) -> Pixels | ImageError:
         try:

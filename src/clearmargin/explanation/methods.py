@@ -14,7 +14,7 @@ divided by what one image holds: the unit is logits, so that maps of two images 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -227,6 +227,25 @@ METHODS: dict[str, Method] = {
     "occlusion": Method("Occlusion", True, "logits lost when covered", occlusion, _of_windows, _occlusion_passes),
 }
 DEFAULT_METHOD = "grad_cam"
+EVERY = "all"
+"""In the place of names."""
+
+
+def find_methods(names: str | Sequence[str] = ()) -> list[str]:
+    """The names of the methods that are meant, each once: the default one of none, every one where one is `all`.
+
+    Raises:
+        UnknownName: there is no such method.
+
+    >>> find_methods("occlusion"), find_methods(), find_methods(["all"]) == list(METHODS)
+    (['occlusion'], ['grad_cam'], True)
+    """
+    given = [names] if isinstance(names, str) else list(names)
+    if EVERY in given:
+        return list(METHODS)
+    for name in given:
+        find_method(name)
+    return list(dict.fromkeys(given or [DEFAULT_METHOD]))
 
 
 def find_method(name: str) -> Method:

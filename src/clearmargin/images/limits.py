@@ -8,7 +8,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from clearmargin.errors import UsageError
+
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
+_PIXELS = "uint8 or uint16 of shape (H, W, 1) or (H, W, 3)"
 Window = Literal["stored", "full"]
 """What the values of a DICOM file mean: shown through its own VOI LUT or window, or over their full range."""
 
@@ -23,3 +26,16 @@ class Limits:
     """Of decoding in a child process (`isolate.py`); what is decoded in this one is bounded by its size."""
     isolate: Literal["risky", "all"] = "risky"
     """Which kinds are decoded in a child: those with a large or complicated decoder, or, of strangers, all."""
+
+
+def check_pixels(pixels: object) -> None:
+    """Passes an array of pixels.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if not isinstance(pixels, np.ndarray):
+        raise UsageError(f"pixels: {type(pixels).__name__} is no array. Give {_PIXELS}.")
+    right = pixels.ndim == 3 and pixels.shape[2] in (1, 3) and pixels.size > 0
+    if not right or pixels.dtype not in (np.uint8, np.uint16):
+        raise UsageError(f"pixels: an array of {pixels.dtype} and shape {pixels.shape}. Give {_PIXELS}.")

@@ -20,15 +20,15 @@ from clearmargin.bundle.read import Bundle, read_bundle
 from clearmargin.bundle.schema import Context, Decisions
 from clearmargin.context import Cells
 from clearmargin.decision import probability
-from clearmargin.errors import BundleError, DataError, ImageError
+from clearmargin.errors import BundleError, DataError, ImageError, UsageError
 from clearmargin.images.fields import make_thumbnails
-from clearmargin.images.limits import Limits, Pixels
+from clearmargin.images.limits import Limits, Pixels, check_pixels
 from clearmargin.images.read import read_encoded
 from clearmargin.predict.batches import decide_in_batches
 from clearmargin.predict.context import cells_of, field_logits, find_slides
 from clearmargin.predict.gate import InputGate
 from clearmargin.predict.pooled import pool_predictions
-from clearmargin.predict.records import record_of_path, records_of_rows
+from clearmargin.predict.records import records_of_paths, records_of_rows
 from clearmargin.predict.session import Runs, Session
 from clearmargin.predict.similar import SimilarCases, check_similar, similar_rows
 from clearmargin.types import NOT_GATED, Decision, LevelName, PooledPrediction, Prediction, Record, SimilarCase
@@ -115,7 +115,7 @@ class Predictor:
         return session
 
     def predict(
-        self, images: Sequence[str | Path] | pd.DataFrame, *, context: bool = True, similar: int = 0
+        self, images: str | Path | Sequence[str | Path] | pd.DataFrame, *, context: bool = True, similar: int = 0
     ) -> pd.DataFrame:
         """One row an image: path, patient_id, slide_id, x, y, probability, decision, reason; and similar, if asked for.
 
@@ -127,6 +127,7 @@ class Predictor:
 
         Raises:
             DataError: the table has no column `path`.
+            UsageError: an image is no path, or so many similar ones cannot be shown.
             BundleError: similar images are asked for, and the bundle carries none.
         """
         import pandas as pd  # noqa: PLC0415  (a third of a second that one image should not pay)
@@ -138,7 +139,7 @@ class Predictor:
             rows = (dict(zip(names, row, strict=True)) for row in images.itertuples(index=False, name=None))
             records = list(records_of_rows(rows, where="the table"))
         else:
-            records = [record_of_path(str(path)) for path in ([images] if isinstance(images, str | Path) else images)]
+            records = records_of_paths(images)
         predictions = self.predict_records(records, context=context, similar=similar)
         keys = [*PREDICTION_KEYS, *([SIMILAR_KEY] if similar else [])]
         return pd.DataFrame([prediction_row(prediction) for prediction in predictions], columns=keys)
@@ -248,8 +249,12 @@ class Predictor:
             pixels: uint8 or uint16, (H, W, C), C = 1 or 3.
             similar: so many training images that the network finds most like it come along; the picture of `case` is
                 `similar_cases.cases.thumbnails[case.case]`.
+
+        Raises:
+            UsageError: the pixels are no such array.
         """
         check_similar(similar)
+        check_pixels(pixels)
         return self._decide([Record("")], [self._fit("", pixels)], similar)[0]
 
     def similar(self, images: NDArray[np.uint8], k: int) -> list[tuple[SimilarCase, ...]]:
@@ -261,8 +266,10 @@ class Predictor:
 
         Raises:
             BundleError: the bundle carries none.
+            UsageError: the images are not packed so.
         """
         check_similar(k)
+        self._check_packed(images)
         if k == 0 or len(images) == 0:
             return [()] * len(images)
         return self.similar_cases.find(self._session.describe(images)[1], [None] * len(images), k)
@@ -272,8 +279,30 @@ class Predictor:
 
         Args:
             images: (N, H, W, C), packed by the bundle's preprocessing.
+
+        Raises:
+            UsageError: the images are not packed so.
         """
+        self._check_packed(images)
         return self._session.logits(images)
+
+    def _check_packed(self, images: NDArray[np.uint8]) -> None:
+        """Passes images as the network takes them.
+
+        Raises:
+            UsageError: they are not.
+        """
+        wanted = self._session.image_shape
+        if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != wanted:
+            given = (
+                f"an array of {images.dtype} and shape {images.shape}"
+                if isinstance(images, np.ndarray)
+                else f"{type(images).__name__} is no array"
+            )
+            raise UsageError(
+                f"images: {given}. Give uint8 of shape (N, {', '.join(map(str, wanted))}), as "
+                "'bundle.model.preprocessing.apply' makes of the pixels of each image."
+            )
 
     def field_logits(self, images: NDArray[np.uint8], cells: Cells) -> NDArray[np.float64]:
         """(N,) logits of the network that sees the field around each patch; the bundle must have one.
