@@ -200,6 +200,8 @@ def test_it_says_that_neighbours_are_left_out(call: Call, placed: Placed, tmp_pa
     answer = call("explain", placed.run, *patches, "--out", tmp_path / "out", "--format", "json")
     assert answer.code == 0, answer.err
     assert "explained is what the network says of each patch by itself" in answer.err
+    explained = clearmargin.load_explainer(placed.run).explain(read_image(str(patches[0])))
+    assert explained.explanations[0].alone
     alone = rows(call("predict", placed.run, *patches, "--no-context", "--format", "json").out)
     assert [row["probability"] for row in rows(answer.out)] == [row["probability"] for row in alone]
 

@@ -49,7 +49,7 @@ def legend_of(pixels: Pixels, explanations: Sequence[Explanation], monkeypatch: 
 
 
 def test_the_picture_holds_image_map_and_legend(explained: list[Explained], pixels: Pixels) -> None:
-    picture = draw_picture(pixels, explained[0].explanations, note="More.")
+    picture = draw_picture(pixels, explained[0].explanations)
     assert picture.width >= 3 * 384
     assert picture.height > 320 + 100
     drawn = np.asarray(picture)
@@ -130,3 +130,11 @@ def test_a_network_that_hardly_moves_is_said_to(
         faint = replace(each, scale=scale, full_reach=0.097)
         said = "Full colour is 0.00198 logits, and all over the image 0.097: this network hardly moves."
         assert said in legend_of(pixels, [faint], monkeypatch)
+
+
+def test_it_says_that_neighbours_are_left_out(
+    pixels: Pixels, one: Explanation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "This is about the patch by itself, without its neighbours in the slide."
+    assert said not in legend_of(pixels, [one], monkeypatch)
+    assert said in legend_of(pixels, [replace(one, alone=True)], monkeypatch).splitlines()

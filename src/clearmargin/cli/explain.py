@@ -59,7 +59,6 @@ def explain(
     records = Inputs(paths, frame=frame)
     explainer = api.load_explainer(bundle, gate=gate)
     check_folder(out)
-    model = explainer.predictor.bundle.model
     notes = list(_notes(explainer, names, gate=gate))
     for note in notes:
         print(f"Note: {note}", file=sys.stderr)
@@ -72,7 +71,6 @@ def explain(
         pictures=pictures,
         maps=maps,
         legend=legend,
-        note="Of the patch by itself, without its neighbours." if model.context is not None else "",
     )
     refused = 0
     for row in rows:

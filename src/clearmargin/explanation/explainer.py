@@ -58,6 +58,8 @@ class Explanation:
     """Probabilities for which the decision is withheld, both included; None where none is."""
     full_reach: float = math.inf
     """Logits that full colour all over the image would be, about; little where the network hardly moves."""
+    alone: bool = False
+    """Neighbours in the slide, which count in this bundle where places are known, are left out."""
 
     @property
     def strength(self) -> NDArray[np.float32]:
@@ -241,6 +243,7 @@ class Explainer:
             prediction.reason,
             model.conformal.between if model.conformal is not None else None,
             self.full_reach(method),
+            model.context is not None,
         )
 
     @torch.no_grad()

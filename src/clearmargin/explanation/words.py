@@ -8,6 +8,7 @@ from clearmargin.types import NOT_GATED
 
 _HARDLY = 0.25
 """Logits; from even odds, they take a probability from 0.50 to 0.56."""
+_ALONE = "This is about the patch by itself, without its neighbours in the slide."
 DISCLAIMER = "Evidence for this network, not for disease."
 
 
@@ -45,9 +46,10 @@ def say_faint(saturation: float, full_reach: float) -> str | None:
 
 
 def say_reasons(explanation: Explanation) -> list[str]:
-    """Why a decision was withheld, and that it was made without the gate: a sentence each."""
+    """Why a decision was withheld, and what it was made without, gate or neighbours: a sentence each."""
     reasons = explanation.reason.split("; ") if explanation.reason else []
-    return [_REASONS.get(reason, f"{reason[:1].upper()}{reason[1:]}.") for reason in reasons]
+    said = [_REASONS.get(reason, f"{reason[:1].upper()}{reason[1:]}.") for reason in reasons]
+    return [*said, _ALONE] if explanation.alone else said
 
 
 _REASONS = {NOT_GATED: "Not gated: it was not checked whether this image is like those of training."}
