@@ -18,6 +18,7 @@ import clearmargin
 from clearmargin.bundle.read import read_bundle
 from clearmargin.errors import UsageError
 from clearmargin.explanation import explainer
+from clearmargin.explanation.draw import ALPHA
 from clearmargin.explanation.methods import METHODS
 from clearmargin.files import partial_path
 from clearmargin.images.preprocess import Preprocessing
@@ -227,6 +228,10 @@ def test_from_python_with_pixels_in_the_place_of_paths(small_run: SmallRun, tmp_
     with pytest.raises(UsageError, match="images: number 2 is of the type ndarray, not a path"):
         clearmargin.explain(small_run.folder, [some(small_run, 1)[0], pixels], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_help_says_how_much_full_colour_hides(call: Call) -> None:
+    assert f"default: {ALPHA}" in call("explain", "--help").out
 
 
 def test_an_explanation_knows_that_the_gate_was_switched_off(small_run: SmallRun) -> None:

@@ -35,9 +35,7 @@ def explain(
             metavar="NAME", help="How to explain, can be given several times; 'all' for all. See docs/explain.md."
         ),
     ] = None,
-    alpha: Annotated[
-        float | None, typer.Option(min=0.05, max=1.0, help="How much of the image full colour hides.")
-    ] = None,
+    alpha: Annotated[float, typer.Option(min=0.05, max=1.0, help="How much of the image full colour hides.")] = 0.6,
     pictures: Annotated[bool, typer.Option("--pictures/--no-pictures", help="Write a PNG of each.")] = True,
     maps: Annotated[bool, typer.Option("--maps/--no-maps", help="Write the raw map of each as .npy.")] = True,
     legend: Annotated[
@@ -51,7 +49,6 @@ def explain(
     from clearmargin import api
     from clearmargin.cli.inputs import Inputs
     from clearmargin.errors import AllRefused
-    from clearmargin.explanation.draw import ALPHA
     from clearmargin.explanation.methods import find_methods
     from clearmargin.explanation.write import INDEX, check_folder, write_explanations
 
@@ -67,7 +64,7 @@ def explain(
     rows = write_explanations(
         explainer.explain_records(records, methods=names),
         out,
-        alpha=ALPHA if alpha is None else alpha,
+        alpha=alpha,
         pictures=pictures,
         maps=maps,
         legend=legend,
