@@ -7,13 +7,14 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from clearmargin.errors import DataError, UsageError
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _DISK_ERRORS = (
-    errno.ENOSPC,
-    errno.EDQUOT,
+    *_FULL,
     errno.EACCES,
     errno.EPERM,
     errno.EROFS,
@@ -63,7 +64,7 @@ def make_folder(path: Path) -> None:
 
 
 def check_can_hold_file(path: Path, option: str, *, example: str) -> None:
-    """Passes when a file can be written at `path`, for which folders may have to be made, or an older one replaced.
+    """Passes when a file can be written at `path`, for which its folder may have to be made, or an older one replaced.
 
     Args:
         path: what was given.
@@ -71,7 +72,8 @@ def check_can_hold_file(path: Path, option: str, *, example: str) -> None:
         example: a name for the file; for the message.
 
     Raises:
-        UsageError: a folder, a pipe or a device is there, or a file stands where a folder must be.
+        UsageError: a folder, a pipe or a device is there, a file stands where a folder must be, more folders than one
+            would have to be made, or nothing can be written there.
     """
     if path.is_dir():
         raise UsageError(f"{path}: is a folder; give a file, as {option} {path / example}.")
@@ -80,6 +82,16 @@ def check_can_hold_file(path: Path, option: str, *, example: str) -> None:
         raise UsageError(f"{above}: is not a folder; give a file elsewhere with {option}.")
     if path.exists() and not path.is_file():
         raise UsageError(f"{path}: is a pipe or a device; give a file with {option}.")
+    holder = path.absolute().parent
+    if not holder.parent.exists():  # a slip of the pen, most likely
+        raise UsageError(f"{holder.parent}: no such folder. Make it, or give another file with {option}.")
+    try:
+        with TemporaryFile(dir=above):  # the rights alone do not tell, as in /proc
+            pass
+    except OSError as error:
+        if error.errno in _FULL:
+            raise
+        raise UsageError(f"{path}: not writable ({error.strerror}). Give a file elsewhere with {option}.") from None
 
 
 def partial_path(path: Path) -> Path:
@@ -99,7 +111,7 @@ def disk_errors(place: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _DISK_ERRORS:
             raise
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in _FULL:
             what = "the disk is full. Free some space, or write to another disk"
         else:
             what = f"not writable ({error.strerror}). Write to another folder"

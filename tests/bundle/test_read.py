@@ -191,10 +191,27 @@ def test_a_path_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_a_folder_or_file_of_something_else_is_no_bundle(tmp_path: Path) -> None:
-    (tmp_path / "photo.png").write_bytes(b"x")
-    for place in (tmp_path, tmp_path / "photo.png"):
-        with pytest.raises(BundleError, match=r"not a bundle; it has no SHA256SUMS and model\.json"):
-            read_bundle(place)
+    give = "Give a bundle folder, the run folder that holds one, or a .clearmargin file."
+    for name, kind in [
+        ("photo.png", ""),
+        ("report.html", ""),
+        ("model.onnx", ", but a network alone, without what decides"),
+        ("model.keras", "; 'clearmargin import-keras' makes one of a Keras file"),
+    ]:
+        (tmp_path / name).write_bytes(b"x")
+        for place, said in [(tmp_path, ""), (tmp_path / name, kind)]:
+            with pytest.raises(BundleError) as caught:
+                read_bundle(place)
+            assert str(caught.value) == f"{place}: not a bundle{said}. {give}"
+
+
+def test_other_files_in_the_folder_are_left_alone(tmp_path: Path) -> None:
+    bundle = write_invented(tmp_path / "bundle")
+    before = read_bundle(bundle).sha256
+    (tmp_path / "bundle" / "notes.txt").write_text("mine")
+    after = read_bundle(tmp_path / "bundle")
+    assert after.sha256 == before
+    assert "notes.txt" not in after.sums
 
 
 def test_a_run_that_is_not_finished_says_how_to_finish_it(tmp_path: Path) -> None:

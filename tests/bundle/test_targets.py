@@ -12,7 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 from PIL import Image
-from tests.bundle.small_bundle import every_choice, pictures, sign, write_network, write_working
+from tests.bundle.small_bundle import carry, drawn_cases, every_choice, pictures, sign, write_network, write_working
 
 import clearmargin
 from clearmargin.bundle.onnx_check import check_onnx
@@ -22,7 +22,7 @@ from clearmargin.bundle.targets import METADATA, TARGETS, how_to_use
 from clearmargin.cli import main
 from clearmargin.context import Grid
 from clearmargin.data.phantom import draw_patch
-from clearmargin.errors import BundleError, ClearmarginError, DataError, UsageError
+from clearmargin.errors import BundleError, ClearmarginError, UsageError
 from clearmargin.images.preprocess import Preprocessing
 from clearmargin.models import build_model
 from clearmargin.types import OperatingPoint
@@ -129,6 +129,7 @@ def test_of_a_bundle_with_a_context_it_is_said_that_the_network_of_patches_is_al
     sign(copied)
     made = clearmargin.export(copied, tmp_path / "model.onnx", to="onnx")
     assert "the patch network alone" in " ".join(made.facts)
+    assert "compare it with predict --no-context, or predict(..., context=False)" in " ".join(made.facts)
 
 
 def test_the_single_file_is_the_bundle_and_predicts_the_same(folder: Path, patches: list[Path], tmp_path: Path) -> None:
@@ -141,6 +142,35 @@ def test_the_single_file_is_the_bundle_and_predicts_the_same(folder: Path, patch
         clearmargin.export(place, tmp_path / f"{n}.onnx", to="onnx") for n, place in enumerate((folder, made.path))
     ]
     assert exported[0].path.read_bytes() == exported[1].path.read_bytes()
+
+
+@pytest.mark.parametrize("pseudonymous", [False, True])
+def test_the_single_file_says_whose_pictures_it_holds_and_leaves_them_out_on_demand(
+    folder: Path, patches: list[Path], tmp_path: Path, pseudonymous: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    carrying = carry(folder, tmp_path / "carrying", drawn_cases(), pseudonymous=pseudonymous)
+    made = clearmargin.export(carrying, tmp_path / "all.clearmargin", to="clearmargin")
+    ids = "pseudonyms of their patients" if pseudonymous else "their patients' ids and files' names"
+    assert f"pictures of 12 training images of 3 patients are in it, with {ids}" in " ".join(made.facts)
+    bare = tmp_path / "bare.clearmargin"
+    code, out, _ = run(capsys, "export", carrying, "--to", "clearmargin", "--out", bare, "--without-cases")
+    assert (code, "no picture of a patient is in it" in out) == (0, True)
+    bundle, content = read_bundle(bare), bare.read_bytes()
+    assert bundle.model == read_bundle(carrying).model.model_copy(update={"cases": None})
+    assert b"P-1" not in content
+    assert b"carries pictures" not in bundle.read("MODEL_CARD.md")
+    one, other = clearmargin.load_bundle(bare), clearmargin.load_bundle(carrying)
+    assert one.predict(patches)["probability"].tolist() == other.predict(patches)["probability"].tolist()
+
+
+def test_options_that_would_do_nothing_are_refused(folder: Path, patches: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--images: with --to clearmargin .* nothing is compared"):
+        clearmargin.export(folder, tmp_path / "m.clearmargin", to="clearmargin", images=patches)
+    with pytest.raises(UsageError, match="--without-cases: a file for --to onnx holds no training images"):
+        clearmargin.export(folder, tmp_path / "m.onnx", to="onnx", without_cases=True)
+    with pytest.raises(UsageError, match="It is one file; a bundle folder can be copied"):
+        clearmargin.export(folder, tmp_path / "m", to="clearmargin")
+    assert not list(tmp_path.glob("m*"))
 
 
 def test_every_target_refuses_what_it_cannot_write(folder: Path, tmp_path: Path) -> None:
@@ -157,7 +187,7 @@ def test_every_target_refuses_what_it_cannot_write(folder: Path, tmp_path: Path)
         ]:
             with pytest.raises(UsageError, match=why):
                 clearmargin.export(folder, out, to=name)
-        with pytest.raises(DataError, match="not writable"):
+        with pytest.raises(UsageError, match="not writable"):
             clearmargin.export(folder, f"/proc/model{target.suffixes[0]}", to=name)
         assert taken.read_bytes() == b"mine"
         clearmargin.export(folder, taken, to=name, force=True)
@@ -194,7 +224,7 @@ def test_the_command_says_what_it_wrote(
         (["--to", "h5", "--out", "m.h5"], 2),
         (["--out", "m.onnx"], 2),
         (["--to", "onnx"], 2),
-        (["--to", "onnx", "--out", "/proc/m.onnx"], 3),
+        (["--to", "onnx", "--out", "/proc/m.onnx"], 2),
         (["--to", "onnx", "--out", "m.onnx", "--images", "nowhere.png"], 3),
     ],
 )

@@ -106,10 +106,12 @@ def test_out_below_a_file_cannot_be_made(call: Call, make_folder: Callable[..., 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="there is no /proc here")
 def test_out_where_no_folder_can_be_made(call: Call, make_folder: Callable[..., Path]) -> None:
     data = make_folder()
-    for command in (["train", data, "--out", "/proc/x"], ["split", data, "--out", "/proc/x/a.csv"]):
-        answer = call(*command)
-        assert answer.code == 3
-        assert "/proc/x: not writable" in answer.error
+    answer = call("train", data, "--out", "/proc/x")
+    assert answer.code == 3
+    assert "/proc/x: not writable" in answer.error
+    answer = call("split", data, "--out", "/proc/x/a.csv")
+    assert answer.code == 2
+    assert "/proc/x/a.csv: not writable" in answer.error
 
 
 def test_missing_file_inside_a_command_is_a_bug_and_not_called_a_full_disk(
@@ -141,6 +143,12 @@ def test_existing_run_folder_is_not_touched(call: Call, small_run: SmallRun) -> 
     assert answer.code == 2
     assert "--resume" in answer.error
     assert (small_run.folder / "metrics.json").read_bytes() == before
+
+
+def test_evaluate_offers_no_resume_that_it_has_not(call: Call, small_run: SmallRun) -> None:
+    answer = call("evaluate", small_run.folder, small_run.data, "--out", small_run.folder)
+    assert answer.code == 2
+    assert "there is a run in this folder already. Give another --out." in answer.error
 
 
 def test_folder_that_is_no_run_is_not_touched(call: Call, make_folder: Callable[..., Path]) -> None:
@@ -309,3 +317,31 @@ def test_impossible_names_are_answered_like_missing_ones(
 def test_run_folder_with_an_impossible_name(call: Call, make_folder: Callable[..., Path]) -> None:
     data = make_folder()
     assert call("train", data, "--out", data.parent / ("x" * 300)).code == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (
+            ["explain", "x", "y", "--out", "z", "--alpha", "4"],
+            "Invalid value for '--alpha': 4 is above 1. See 'clearmargin explain --help'.",
+        ),
+        (
+            ["predict", "x", "y", "--similar", "99"],
+            "Invalid value for '--similar': 99 is above 50. See 'clearmargin predict --help'.",
+        ),
+        (
+            ["predict", "x", "y", "--similar", "a"],
+            "Invalid value for '--similar': a is no whole number. See 'clearmargin predict --help'.",
+        ),
+        (
+            ["calibrate", "x", "y", "--out", "z", "--coverage", "2"],
+            "Invalid value for '--coverage': 2 is above 1. See 'clearmargin calibrate --help'.",
+        ),
+        (["predict", "x", "y", "--nonsense"], "No such option: --nonsense. See 'clearmargin predict --help'."),
+        (["nonsense"], "No such command 'nonsense'. See 'clearmargin --help'."),
+    ],
+)
+def test_usage_errors_speak_plainly_and_name_the_commands_help(call: Call, arguments: list[str], error: str) -> None:
+    answer = call(*arguments)
+    assert (answer.code, answer.error) == (2, f"Error: {error}")

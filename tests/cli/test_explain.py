@@ -225,7 +225,7 @@ def test_python_refuses_an_opacity_that_cannot_be(small_run: SmallRun, tmp_path:
 
 def test_from_python_with_pixels_in_the_place_of_paths(small_run: SmallRun, tmp_path: Path) -> None:
     pixels: Any = read_image(str(some(small_run, 1)[0]))
-    with pytest.raises(UsageError, match="images: number 2 is of the type ndarray, not a path"):
+    with pytest.raises(UsageError, match="images are paths, not ndarray"):
         clearmargin.explain(small_run.folder, [some(small_run, 1)[0], pixels], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

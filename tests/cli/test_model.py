@@ -148,6 +148,11 @@ def test_a_dot_that_fails_is_a_note_and_no_error(call: Call, tmp_path: Path, mon
     assert (tmp_path / "m.svg").is_file()
 
 
+def test_help_and_list_name_the_one_file_that_a_bundle_can_be(call: Call) -> None:
+    assert ".clearmargin" in call("model", "--help").out
+    assert ".clearmargin" in call("model").out
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -163,7 +168,8 @@ def test_a_dot_that_fails_is_a_note_and_no_error(call: Call, tmp_path: Path, mon
         (["cnn_50", "--svg", "m.png"], 2, ["m.png: the picture is an SVG", "--svg m.png.svg"]),
         (["cnn_50", "--svg", "folder"], 2, ["folder: is a folder; give a file, as --svg folder/model.svg"]),
         (["cnn_50", "--svg", "file/m.svg"], 2, ["file: is not a folder"]),
-        (["cnn_50", "--svg", "/proc/m.svg"], 3, ["not writable", "Write to another folder"]),
+        (["cnn_50", "--svg", "a/b/m.svg"], 2, ["/a: no such folder. Make it, or give another file with --svg"]),
+        (["cnn_50", "--svg", "/proc/m.svg"], 2, ["/proc/m.svg: not writable", "elsewhere with --svg"]),
     ],
 )
 def test_what_is_wrong_is_one_line_with_the_fix(

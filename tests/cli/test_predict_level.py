@@ -78,6 +78,15 @@ def test_csv_and_table_say_the_same(call: Call, by_patient: SmallRun) -> None:
     assert "pooled by" in table.err
 
 
+def test_the_end_says_how_many_patients_were_written(call: Call, by_patient: SmallRun, tmp_path: Path) -> None:
+    out = tmp_path / "patients.csv"
+    answer = call("predict", by_patient.folder, by_patient.data, "--level", "patient", "--out", out)
+    assert answer.code == 0
+    assert f"Wrote 16 patients to {out}: " in answer.err
+    assert "pooled by" in answer.err
+    assert "--resume" not in answer.err
+
+
 def test_a_level_that_the_model_has_not_is_one_line(call: Call, small_run: SmallRun) -> None:
     answer = call("predict", small_run.folder, small_run.data, "--level", "patient")
     assert answer.code == 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from tests.cli.conftest import Answer, SmallRun
 from tests.slides import PATCHES, Placed
 
 from clearmargin.cli.inputs import Inputs
+from clearmargin.images.limits import Limits
 from clearmargin.images.read import EncodedImage, read_encoded
 from clearmargin.predict import predictor
 
@@ -69,6 +71,29 @@ def test_resume_begins_where_nothing_is_there(call: Call, small_run: SmallRun, w
     assert other.read_bytes() == whole.read_bytes()
 
 
+def test_the_end_says_what_was_written_where_and_by_what_rule(call: Call, small_run: SmallRun, whole: Path) -> None:
+    words = {word: len(re.findall(rf"\b{word}[\",]", whole.read_text())) for word in ("benign", "malignant", "abstain")}
+    counts = ", ".join(f"{number} {word}" for word, number in words.items() if number)
+    form = ", one JSON object a line" if whole.suffix == ".json" else ""
+    for resume in ([], ["--resume"]):  # of which nothing is left to do
+        path = whole if resume else whole.with_name(f"again{whole.suffix}")
+        told = call("predict", small_run.folder, whole.parent / "data", "--out", path, *resume).err.splitlines()
+        assert f"Wrote 145 images to {path}{form}: {counts}, 1 refused." in told
+        assert f"{path.name}.job.json beside it is for --resume alone." in told
+        assert any(line.startswith("Malignant at or above ") for line in told)
+    assert (
+        "  145 of 145 ("
+        in call("predict", small_run.folder, whole.parent / "data", "--out", path.with_name("new.csv")).err
+    )
+
+
+def test_a_decision_that_there_is_none_of_is_a_changed_row(call: Call, small_run: SmallRun, whole: Path) -> None:
+    part = cut(whole, 2000)
+    part.write_bytes(part.read_bytes().replace(b"benign,", b"b9,", 1).replace(b'"benign"', b'"b9"', 1))
+    answer = call("predict", small_run.folder, whole.parent / "data", "--out", part, "--resume")
+    assert (answer.code, "the file was changed" in answer.error) == (3, True)
+
+
 def test_a_file_that_is_there_is_not_overwritten(call: Call, small_run: SmallRun, whole: Path) -> None:
     before = whole.read_bytes()
     answer = call("predict", small_run.folder, small_run.data, "--out", whole)
@@ -77,9 +102,7 @@ def test_a_file_that_is_there_is_not_overwritten(call: Call, small_run: SmallRun
     assert whole.read_bytes() == before
 
 
-def test_another_job_does_not_go_on_with_the_file(
-    call: Call, small_run: SmallRun, placed: Placed, whole: Path, output: str
-) -> None:
+def test_another_job_does_not_go_on_with_the_file(call: Call, small_run: SmallRun, placed: Placed, whole: Path) -> None:
     data, part = whole.parent / "data", cut(whole, 1000)
     before = part.read_bytes()
 
@@ -90,15 +113,21 @@ def test_another_job_does_not_go_on_with_the_file(
         return answer.error
 
     assert "begun with another bundle" in refusal(placed.run, data)
-    assert "begun with other options" in refusal(small_run.folder, data, "--no-context")
-    assert "begun with another format" in refusal(
-        small_run.folder, data, "--format", {"csv": "json"}.get(output, "csv")
-    )
+    assert "begun with --context, not --no-context, so" in refusal(small_run.folder, data, "--no-context")
+    told = refusal(small_run.folder, data, "--frame", 2, "--no-gate")
+    assert "begun with without" not in told
+    assert "--frame: none, not 2" in told and "--gate, not --no-gate" in told
     assert "begun with other inputs" in refusal(small_run.folder, data / "P00")
     (data / "P00" / "0" / "new.png").touch()
     assert "begun with other inputs" in refusal(small_run.folder, data)
     Path(f"{part}.job.json").unlink()
     assert "says what it was begun with" in refusal(small_run.folder, data)
+
+
+def test_a_file_is_gone_on_with_in_its_format(call: Call, small_run: SmallRun, tmp_path: Path) -> None:
+    arguments = ["predict", small_run.folder, small_run.data / "P00", "--out", tmp_path / "answers", "--resume"]
+    assert call(*arguments, "--format", "csv").code == 0
+    assert "begun with another format" in call(*arguments, "--format", "json").error
 
 
 def test_rows_that_were_changed_are_not_gone_on_with(call: Call, small_run: SmallRun, whole: Path) -> None:
@@ -114,9 +143,14 @@ def test_rows_that_were_changed_are_not_gone_on_with(call: Call, small_run: Smal
     [
         (["--out", "a.txt"], "write a .csv, .json or .jsonl file"),
         (["--out", "a.csv", "--format", "table"], "write a .csv, .json or .jsonl file"),
+        (["--out", "a.csv", "--format", "json"], "its name says csv, --format says json"),
+        (["--out", "a.jsonl", "--format", "csv"], "its name says json, --format says csv"),
         (["--resume"], "give --out FILE"),
         (["--resume", "--out", "a.csv", "--level", "patient"], "give --out FILE"),
         (["--out", "."], "--format csv or json"),
+        (["--out", "/proc/x.csv"], "/proc/x.csv: not writable"),
+        (["--out", "/proc/x.csv", "--level", "patient"], "/proc/x.csv: not writable"),
+        (["--out", "/tmp/mistyped/more/x.csv"], "/tmp/mistyped: no such folder. Make it, or give another file with"),
     ],
 )
 def test_what_cannot_be_written_is_a_usage_error(
@@ -192,12 +226,12 @@ def test_the_first_answers_come_long_before_the_last_image_is_read(
     there: list[int] = []
     read = 0
 
-    def watched(path: str) -> EncodedImage:
+    def watched(path: str, limits: Limits) -> EncodedImage:
         nonlocal read
         read += 1
         if read == 1000:
             there.append(out.read_bytes().count(b"\n"))
-        return read_encoded(path)
+        return read_encoded(path, limits)
 
     monkeypatch.setattr(predictor, "read_encoded", watched)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)

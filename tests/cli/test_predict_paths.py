@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -66,6 +67,22 @@ def test_of_several_frames_one_is_chosen(ask: Call, tmp_path: Path) -> None:
     assert rows(ask(f"{tmp_path}/study/LOOP0001#frame=2", "--no-gate")) == chosen
     assert str(chosen[0]["path"]).endswith("LOOP0001#frame=2")
     assert chosen[0]["probability"] != rows(ask(tmp_path / "study", "--frame", 1, "--no-gate"))[0]["probability"]
+
+
+def test_a_whole_slide_file_is_called_one(ask: Call, small_run: SmallRun, tmp_path: Path) -> None:
+    named = tmp_path / "a.svs"
+    named.write_bytes(b"II*\0")
+    os.truncate(named, 2**32)  # as large as they are
+    answer = ask(named)
+    assert answer.code == 5
+    assert "is a whole-slide file, which is not read yet: cut it into patches" in str(rows(answer)[0]["reason"])
+    assert "The image was refused, with its reason." in answer.err
+    assert "holds 1 whole-slide file, which" in ask(tmp_path).error
+    (tmp_path / "B.NDPI").touch()
+    (tmp_path / "a.png").write_bytes(next(small_run.data.rglob("*.png")).read_bytes())
+    answer = ask(tmp_path)
+    assert (answer.code, len(rows(answer))) == (0, 1)
+    assert answer.err.count("Note: 2 whole-slide files are left out, which are not read yet: cut them into") == 1
 
 
 def test_a_box_of_an_image(ask: Call, small_run: SmallRun) -> None:

@@ -40,9 +40,12 @@ def test_figures_go_to_another_folder(call: Call, small_run: SmallRun, tmp_path:
 
 
 def test_a_folder_that_is_no_run_is_one_clear_line(call: Call, tmp_path: Path) -> None:
-    answer = call("report", tmp_path)
-    assert answer.code != 0
-    assert "not a finished run" in answer.err
+    for place in (tmp_path, tmp_path / "model.clearmargin"):
+        answer = call("report", place)
+        assert answer.code == 3
+        assert f"{place}: not a run folder; a bundle alone holds nothing to report. Give the folder" in answer.err
+    (tmp_path / "config.toml").touch()
+    assert "not a finished run (no run.json). Finish it" in call("report", tmp_path).err
 
 
 def test_files_that_were_changed_since_are_named(call: Call, small_run: SmallRun, tmp_path: Path) -> None:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from tests.bundle.small_bundle import write_working
 from tests.explanation.conftest import FULL, SPEC
 
 from clearmargin.bundle.schema import SaliencyScale
 from clearmargin.decision import Abstention
-from clearmargin.errors import BundleError, UnknownName, UsageError
+from clearmargin.errors import BundleError, UnknownName
 from clearmargin.explanation import explainer as module
 from clearmargin.explanation.explainer import Explainer
 from clearmargin.explanation.methods import METHODS
@@ -47,7 +45,7 @@ def test_it_knows_where_the_model_cannot_tell(tmp_path: Path, records: list[Reco
     scales = {"grad_cam": SaliencyScale(saturation=FULL, rule="made up", images=3, of="images of validation")}
     write_working(tmp_path / "unsure", name="cbis_ddsm", spec=SPEC, conformal=withheld, saliency=scales)
     explained = next(Explainer(load_bundle(tmp_path / "unsure")).explain_records(records[:1])).explanations[0]
-    assert (explained.decision, explained.cannot_tell_between) == ("abstain", (0.0, 1.0))
+    assert (explained.decision, explained.between) == ("abstain", (0.0, 1.0))
 
 
 def test_full_colour_all_over_the_image_is_told_in_logits(explainer: Explainer, records: list[Record]) -> None:
@@ -148,22 +146,6 @@ def test_one_method_is_named_by_itself_or_in_a_list(
 def test_all_methods_are_asked_for_by_one_word(explainer: Explainer, records: list[Record]) -> None:
     explained = explainer.explain(read_image(records[0].path), methods="all")
     assert [each.method for each in explained.explanations] == list(METHODS)
-
-
-@pytest.mark.parametrize(
-    ("pixels", "said"),
-    [
-        (np.zeros((8, 9), np.uint8), r"uint8 and shape \(8, 9\)"),
-        (np.zeros((8, 9, 4), np.uint8), r"uint8 and shape \(8, 9, 4\)"),
-        (np.zeros((8, 9, 3)), r"float64 and shape \(8, 9, 3\)"),
-        (np.zeros((0, 9, 3), np.uint8), r"uint8 and shape \(0, 9, 3\)"),
-        (Image.new("RGB", (8, 8)), "Image is no array"),
-    ],
-)
-def test_what_is_no_array_of_pixels_is_wrong_usage(explainer: Explainer, pixels: Any, said: str) -> None:
-    for ask in (explainer.explain, explainer.predictor.predict_pixels):
-        with pytest.raises(UsageError, match=rf"^pixels: .*{said}\. Give uint8 or uint16 of shape \(H, W, 1\) or"):
-            ask(pixels)
 
 
 def test_an_unknown_method_is_refused_before_anything_is_read(explainer: Explainer) -> None:

@@ -99,11 +99,11 @@ def test_a_map_of_zeros_is_said_to_be_one(
     ("decision", "between", "said"),
     [
         ("malignant", None, "Malignant: probability of malignant 0.500, malignant from 0.460."),
-        ("abstain", (0.3911, 0.6089), "Cannot tell: probability of malignant 0.500, cannot tell from 0.391 to 0.609."),
+        ("abstain", (0.3911, 0.6089), "Cannot tell: probability of malignant 0.500, undecided from 0.391 to 0.609."),
         (
             "benign",
             (0.7, 0.8),
-            "Benign: probability of malignant 0.500, malignant from 0.460 (cannot tell from 0.700 to 0.800).",
+            "Benign: probability of malignant 0.500, malignant from 0.460 (undecided from 0.700 to 0.800).",
         ),
     ],
 )
@@ -116,7 +116,7 @@ def test_it_says_by_which_number_it_was_decided(
     one: Explanation,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    each = replace(one, decision=decision, probability=0.5, cannot_tell_between=between)
+    each = replace(one, decision=decision, probability=0.5, between=between)
     assert said in legend_of(pixels, [each], monkeypatch).splitlines()
 
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save
+from tests.bundle.keras.files import write_small
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from clearmargin.bundle.keras.network import read_network
+from clearmargin.graph import Conv, ConvTranspose, Dense, Flatten, Graph, Merge
 from clearmargin.models import MODELS, build_model, summaries
 from clearmargin.models.contract import Classifier, count_parameters
 from clearmargin.models.describe import Description, Layer, describe_model
 from clearmargin.models.ensemble import Ensemble
+from clearmargin.models.graph import GraphClassifier
+from clearmargin.models.trace import Trace
 
 Shape = tuple[int, int, int]
 SHAPES: list[Shape] = [(50, 50, 3), (40, 24, 1)]
@@ -205,3 +211,46 @@ def test_a_model_that_fails_is_left_without_hooks() -> None:
 def test_every_model_is_said_what_it_is_for() -> None:
     assert list(summaries()) == list(MODELS)
     assert all(summaries().values())
+
+
+def test_an_imported_network_has_its_own_layers_and_the_costs_of_its_trace(tmp_path: Path) -> None:
+    network = read_network(write_small(tmp_path / "a.h5")).classifier()
+    found = describe_model(network, (8, 8, 3))
+    assert [(each.name, each.kind, each.detail) for each in found.layers] == [
+        ("input", "image", ""),
+        ("conv", "convolution", "3×3, 4"),
+        ("conv_activation", "ReLU", ""),
+        ("mean", "mean pool", "global"),
+        ("dense", "dense", "1"),
+        ("output", "logit", ""),
+    ]
+    assert found.edges == ((0, 1), (1, 2), (2, 3), (3, 4), (4, 5))
+    trace = Trace(network).run(torch.zeros(1, 3, 8, 8))
+    assert found.multiply_adds == sum(step.multiply_adds for step in trace.steps)
+    assert [each.parameters for each in found.layers] == [0, 112, 0, 0, 5, 0]
+    assert found.parameters == 117
+
+
+def test_the_costs_of_every_kind_of_convolution_are_those_of_its_trace() -> None:
+    nodes = (
+        Conv(name="grouped", inputs=("image",), weights="a", filters=6, kernel=(3, 3), padding="same", groups=3),
+        Conv(name="again", inputs=("grouped",), weights="b", filters=6, kernel=(3, 3), padding="same"),
+        Conv(name="shared", inputs=("again",), weights="b", filters=6, kernel=(3, 3), padding="same"),
+        Merge(name="sum", inputs=("again", "shared"), operation="add"),
+        ConvTranspose(name="up", inputs=("sum",), weights="c", filters=4, kernel=(2, 2), strides=(2, 2)),
+        Dense(name="mixed", inputs=("up",), weights="d", units=5),
+        Flatten(name="flat", inputs=("mixed",)),
+        Dense(name="logits", inputs=("flat",), weights="e", units=2),
+    )
+    graph = Graph(input=(8, 6, 3), nodes=nodes, malignant=1)
+    network = GraphClassifier(graph).eval()
+    found = describe_model(network, (8, 6, 3))
+    trace = Trace(network).run(torch.zeros(1, 3, 8, 6))
+    assert found.multiply_adds == sum(step.multiply_adds for step in trace.steps) > 0
+    by_name = {each.name: each for each in found.layers}
+    assert (by_name["grouped"].kind, by_name["grouped"].detail) == ("depthwise convolution", "3×3, 6")
+    assert (by_name["sum"].kind, by_name["sum"].detail) == ("add", "again and shared")
+    assert (by_name["again"].parameters, by_name["shared"].parameters) == (3 * 3 * 6 * 6 + 6, 0)
+    assert by_name["up"].shape == (4, 16, 12)
+    assert sum(each.parameters for each in found.layers) == found.parameters
+    assert "difference of the two outputs" in by_name["output"].detail

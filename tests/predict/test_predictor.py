@@ -25,7 +25,7 @@ from tests.predict.conftest import SPEC
 
 from clearmargin.bundle.read import read_bundle
 from clearmargin.decision import Abstention, Beta, Calibration, Isotonic, Level, Platt, Pooling, decide, probability
-from clearmargin.errors import BundleError, DataError, UsageError
+from clearmargin.errors import BundleError, DataError
 from clearmargin.images.limits import Limits
 from clearmargin.images.read import EncodedImage, read_encoded, read_image
 from clearmargin.predict import predictor as module
@@ -452,25 +452,3 @@ def test_a_level_that_the_bundle_does_not_decide_is_a_bundle_error_that_says_why
     with pytest.raises(BundleError, match="this model does not decide by patient: patients are unknown"):
         told.pool([], "patient")
     assert told.pool([], "slide") == []
-
-
-@pytest.mark.parametrize("pixels", [np.zeros((16, 20, 3), np.uint8), "row of pixels"])
-def test_pixels_in_the_place_of_paths_are_wrong_usage(predictor: Predictor, pixels: Any) -> None:
-    images = [pixels] if isinstance(pixels, np.ndarray) else np.zeros((16, 20, 3), np.uint8)
-    with pytest.raises(UsageError, match="images: number 1 is of the type ndarray, not a path"):
-        predictor.predict(images)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("images", "said"),
-    [
-        (np.zeros((2, 16, 20, 3)), r"an array of float64 and shape \(2, 16, 20, 3\)"),
-        (np.zeros((2, 20, 16, 3), np.uint8), r"an array of uint8 and shape \(2, 20, 16, 3\)"),
-        (np.zeros((16, 20, 3), np.uint8), r"an array of uint8 and shape \(16, 20, 3\)"),
-        ([], "list is no array"),
-    ],
-)
-def test_images_that_are_not_packed_are_wrong_usage(predictor: Predictor, images: Any, said: str) -> None:
-    for ask in (predictor.logits, lambda images: predictor.similar(images, 3)):
-        with pytest.raises(UsageError, match=rf"^images: {said}\. Give uint8 of shape \(N, 16, 20, 3\), as"):
-            ask(images)

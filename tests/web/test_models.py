@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import io
 import re
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from PIL import Image
+from tests.bundle.small_bundle import write_working
 from tests.small_run import SmallRun
 from tests.web.conftest import MakeClient, files, png
 from tests.web.in_process import InProcess
 
 import clearmargin
 from clearmargin.bundle.read import read_bundle
-from clearmargin.types import INTENDED_USE
+from clearmargin.bundle.schema import Context
+from clearmargin.context import Grid
+from clearmargin.decision import Abstention
+from clearmargin.images.preprocess import Preprocessing
+from clearmargin.types import INTENDED_USE, OperatingPoint
 from clearmargin.web.answers import CardAnswer, ExamplesAnswer, FiguresAnswer, ModelAnswer, ModelsAnswer
 from clearmargin.web.card import card_html
 
@@ -48,6 +54,32 @@ def test_what_a_bundle_has_not_is_told_with_the_reason(client: InProcess) -> Non
     assert not told.abstention.active and told.abstention.reason
     assert not told.context.active and told.context.reason
     assert (told.similar.available, told.similar.images) == (False, 0)
+
+
+def test_what_decides_among_neighbours_is_told_apart_from_what_decides_alone(
+    make_client: MakeClient, tmp_path: Path
+) -> None:
+    rule = OperatingPoint("balanced", "in context", 0.25, achieved={"sensitivity": 0.7})
+    inside = Context(
+        grid=Grid(step=32, scale=1.0, networks=1),
+        temperature=1.0,
+        operating_points={"balanced": rule},
+        operating_point="balanced",
+        conformal=Abstention(coverage=0.9, low=0.2, high=0.3, n_units=20, unit="patient"),
+    )
+    write_working(tmp_path / "placed", name="residual", spec=Preprocessing(width=32, height=32), context=inside)
+    client = make_client(tmp_path / "placed")
+    told = ModelsAnswer.model_validate(client.get("/api/v1/models").json()).models[0]
+    assert told.context.operating_point is not None and told.context.abstention is not None
+    assert (told.operating_point.threshold, told.context.operating_point.threshold) == (0.4321, 0.25)
+    assert (told.abstention.between, told.context.abstention.between) == (None, (0.2, 0.3))
+    assert told.test is not None
+    assert told.context.operating_point.sensitivity == told.test["sensitivity"]  # of the test part, in context
+    assert (told.operating_point.sensitivity.value, told.operating_point.sensitivity.ci) == (0.8, None)
+    assert told.operating_point.achieved_on == "validation"
+    near = [(f"P1_idx5_x{x}_y1_class0.png", png(x)) for x in (1, 33)]
+    rows = client.post("/api/v1/predict", files=files(*near, ("alone.png", png()))).json()["predictions"]
+    assert [row["in_context"] for row in rows] == [True, True, False]
 
 
 def test_a_gate_that_is_switched_off_is_said_to_be(make_client: MakeClient, small_run: SmallRun) -> None:

@@ -32,6 +32,7 @@ def export(
     *,
     to: str,
     images: Sequence[Pathlike] = (),
+    without_cases: bool = False,
     force: bool = False,
 ) -> Exported:
     """Writes a bundle for others: its network as an ONNX or a Keras file, or all of it as one `.clearmargin` file.
@@ -41,6 +42,7 @@ def export(
         out: the file to write.
         to: `onnx`, `keras` or `clearmargin`.
         images: to compare the network with torch on, at their own sizes; when empty, drawn patches of several sizes.
+        without_cases: leaves out the pictures of training images that the bundle carries, and whose they are.
         force: replaces a file that is there already.
 
     Raises:
@@ -50,8 +52,13 @@ def export(
     from clearmargin.bundle.targets import check_target, write_target
 
     check_target(Path(out), to, force=force)
+    if to == "clearmargin" and images:
+        raise UsageError("--images: with --to clearmargin no network is written anew, so nothing is compared. Omit it.")
+    if to != "clearmargin" and without_cases:
+        raise UsageError(f"--without-cases: a file for --to {to} holds no training images anyway. Omit it.")
     verified = read_bundle(Path(bundle))
-    return write_target(verified, Path(out), to, _pack_examples(verified.model.preprocessing, images))
+    examples = _pack_examples(verified.model.preprocessing, images)
+    return write_target(verified, Path(out), to, examples, cases=not without_cases)
 
 
 def _pack_examples(spec: Preprocessing, images: Sequence[Pathlike]) -> NDArray[np.uint8]:
@@ -87,7 +94,7 @@ def import_keras(
         malignant_index: of two outputs, the one that is malignant; of one output, 1 if it is of malignant, 0 if of
             benign.
         scale: pixels from 0 to 255 are multiplied by it, a number or a fraction such as "1/255"; 1/255 when None, or 1
-            where the network rescales its pixels itself.
+            where the network begins with a rescaling that takes them from 0 to 255.
         offset: and this is added.
         channels: their order as the network was trained.
         size: (width, height), for a network that takes images of any size.
@@ -163,7 +170,7 @@ def explain(
         bundle: a bundle folder or a run folder.
         images: paths of single images.
         out: the folder to make.
-        methods: of `clearmargin.explanation.methods.METHODS`, or `all`; the default one when empty.
+        methods: one or several of `clearmargin.explanation.methods.METHODS`, or `all`; the default one when empty.
         alpha: how much of the image full colour hides, from 0.05 to 1; 0.6 when None.
         pictures: write a PNG of each.
         maps: write a .npy of each: float32, in the network's input.

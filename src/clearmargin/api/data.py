@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, Unpack
 
-from clearmargin.api.options import ImageOptions, Pathlike, data_changes, data_settings
+from clearmargin.api.options import ImageOptions, Pathlike, checks_image_options, data_changes, data_settings
 from clearmargin.config import check_config
 from clearmargin.types import Listener
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from clearmargin.data.audit import Audit
 
 
+@checks_image_options
 def audit(
     data: Pathlike,
     *,
@@ -32,6 +33,7 @@ def audit(
     return audit_images(where, listener=listener)
 
 
+@checks_image_options
 def split(
     data: Pathlike,
     *,

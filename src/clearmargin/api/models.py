@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
-from clearmargin.api.options import ImageOptions, Pathlike, absolute, data_changes, given
+from clearmargin.api.options import ImageOptions, Pathlike, absolute, checks_image_options, data_changes, given
 from clearmargin.config import load_recipe, read_config
 from clearmargin.errors import UsageError
 from clearmargin.settings import is_backbone
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from clearmargin.workflow import Run
 
 
+@checks_image_options
 def train(
     data: Pathlike,
     out: Pathlike,
@@ -96,6 +97,7 @@ def train(
     return run(config, Path(out), resume=resume, command=command, listener=listener)
 
 
+@checks_image_options
 def evaluate(
     model: Pathlike,
     data: Pathlike | None,
@@ -142,6 +144,7 @@ def evaluate(
     return evaluate_bundle(predictor, config, Path(out), command=command, listener=listener)
 
 
+@checks_image_options
 def calibrate(
     bundle: Pathlike,
     data: Pathlike,
@@ -174,6 +177,7 @@ def calibrate(
     return recalibrate(predictor, load_recipe("default", changes), Path(out), listener=listener)
 
 
+@checks_image_options
 def optimism(
     data: Pathlike,
     out: Pathlike,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypedDict, TypeVar
 
 from clearmargin.config import load_recipe
-from clearmargin.errors import DataError
+from clearmargin.errors import DataError, closest
 from clearmargin.images.file_names import written_name
 from clearmargin.settings import DataSettings
 
@@ -37,6 +39,29 @@ class ImageOptions(TypedDict, total=False):
     """Of images with several, the frame to take, counted from 1."""
     pseudonymise: bool
     """Patient ids, slide ids and paths leave as keyed hashes."""
+
+
+Function = TypeVar("Function", bound=Callable[..., object])
+
+
+def checks_image_options(function: Function) -> Function:
+    """The function, which refuses keywords that are neither its own nor of ImageOptions, under its own name.
+
+    Raises:
+        TypeError: from the function that is given back; names the keyword and the closest that there is.
+    """
+    own = [name for name, each in inspect.signature(function).parameters.items() if each.kind is not each.VAR_KEYWORD]
+    known = [*own, *ImageOptions.__annotations__]
+
+    @functools.wraps(function)
+    def checked(*arguments: object, **keywords: object) -> object:
+        for name in keywords:
+            if name not in known:
+                hint = f"; did you mean '{near}'?" if (near := closest(name, known)) else ""
+                raise TypeError(f"{function.__name__}() got an unexpected keyword argument '{name}'{hint}")
+        return function(*arguments, **keywords)
+
+    return checked  # type: ignore[return-value]
 
 
 def data_settings(changes: Mapping[str, Any]) -> DataSettings:

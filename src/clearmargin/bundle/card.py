@@ -76,7 +76,7 @@ def model_card(model: ModelFile) -> str:
 ## Limits
 
 {_validity(lineage)}
-- {_cannot_tell(model.context or model)}
+- {_cannot_tell(model)}
 {_context_limit(model)}{_saliency(model)}- A probability of one image says nothing about the whole breast.
 
 ## Lineage
@@ -198,7 +198,7 @@ def _grid(context: Context) -> str:
 
 def _decisions(model: ModelFile, decisions: Decisions) -> str:
     point = decisions.decision_point
-    return f"""- Probability = {_calibration(decisions.calibrated_by)}
+    return f"""- Probability = {calibration_formula(decisions.calibrated_by)}
 - Malignant when the probability is at or above {point.threshold:.4f}, otherwise benign
 - Operating point: `{point.name}`, {point.rule}{_achieved(point)}
 - {_abstention(decisions, split=model.lineage.split)}
@@ -210,7 +210,12 @@ def _pretrained(lineage: Lineage) -> str:
     return f"- Began with pretrained weights, sha256 `{known}`\n" if known else ""
 
 
-def _calibration(calibration: Calibration) -> str:
+def calibration_formula(calibration: Calibration) -> str:
+    """How a probability is computed of the logit, to four digits.
+
+    >>> calibration_formula(Temperature(temperature=1.5))
+    'sigmoid(logit / 1.5000)'
+    """
     if isinstance(calibration, Temperature):
         return f"sigmoid(logit / {calibration.temperature:.4f})"
     if isinstance(calibration, Platt):
@@ -311,10 +316,15 @@ def _saliency(model: ModelFile) -> str:
     )
 
 
-def _cannot_tell(decisions: Decisions) -> str:
+def _cannot_tell(model: ModelFile) -> str:
+    decisions: Decisions = model.context or model
+    if model.input_gate is None:
+        stops = "nothing stops images of another kind: it has no gate"
+    else:
+        stops = "its gate stops only what is plainly unlike"
     if decisions.conformal is None:
-        return 'The model does not say "I cannot tell", and its gate stops only what is plainly unlike.'
-    return "*Cannot tell* is no guard against images of another kind, and the gate stops only what is plainly unlike."
+        return f'The model does not say "I cannot tell", and {stops}.'
+    return f"*Cannot tell* is no guard against images of another kind, and {stops}."
 
 
 def _refused(model: ModelFile) -> str:

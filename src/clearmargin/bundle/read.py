@@ -19,6 +19,12 @@ FIELD = ("context.onnx", "context.safetensors")
 CASES = ("cases.json", "cases.safetensors")
 """Training images to show beside new ones, where a bundle carries any: large, and verified when they are asked for."""
 SUMS = "SHA256SUMS"
+_WHAT_TO_GIVE = f"Give a bundle folder, the run folder that holds one, or a {SUFFIX} file."
+_KERAS = "; 'clearmargin import-keras' makes one of a Keras file"
+_OTHER_FILES = {
+    ".onnx": ", but a network alone, without what decides",
+    **dict.fromkeys((".h5", ".hdf5", ".keras"), _KERAS),
+}
 _MAX_BYTES = 4 * 2**30
 _MAX_SUMS_BYTES = 2**16
 _SUMS_LINE = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9_.]+)")
@@ -72,21 +78,23 @@ def find_bundle(path: Path | str) -> Path:
     """The bundle that a user means: a `.clearmargin` file, a bundle folder, or the one inside a run folder.
 
     Raises:
-        BundleError: none of these; says what is missing.
+        BundleError: none of these; says what it is, where that is plain.
     """
     place = Path(path)
     if not os.path.exists(place):  # where Path raises, for a name that is too long, os.path says no
-        raise BundleError(
-            f"{path}: no such bundle. Give a bundle folder, the run folder that holds one, or a {SUFFIX} file."
-        )
+        raise BundleError(f"{path}: no such bundle. {_WHAT_TO_GIVE}")
     if place.suffix.lower() == SUFFIX and place.is_file():
         return place
     for folder in (place, place / "bundle"):
-        if (folder / SUMS).is_file() and (folder / "model.json").is_file():
+        missing = [name for name in (SUMS, "model.json") if not (folder / name).is_file()]
+        if not missing:
             return folder
+        if len(missing) == 1:
+            raise BundleError(f"{folder}: has no {missing[0]}. The bundle is not whole; copy it anew.")
     if (place / "config.toml").is_file():
         raise BundleError(f"{path}: a run that is not finished; it has no bundle yet. Finish it with train --resume.")
-    raise BundleError(f"{path}: not a bundle; it has no {SUMS} and model.json. Give the folder 'bundle' of a run.")
+    kind = _OTHER_FILES.get(place.suffix.lower(), "") if place.is_file() else ""
+    raise BundleError(f"{path}: not a bundle{kind}. {_WHAT_TO_GIVE}")
 
 
 def read_bundle(path: Path | str) -> Bundle:

@@ -144,9 +144,7 @@ def _end(count: int, length: int, place: int) -> bytes:
 def _read_end(path: Path, end: bytes, size: int) -> tuple[int, int, int]:
     """How many members there are, and length and place of their list."""
     if len(end) < _END.size or not end.startswith(b"PK\x05\x06"):
-        raise _refused(
-            path, "does not end as one: it is cut off, something is behind it, or it is another kind of file"
-        )
+        raise _refused(path, "is cut off, longer than it was, or of another kind")
     _, _, _, count, _, length, place, _ = _END.unpack(end)
     if end != _end(count, length, place):
         raise _refused(path, "says of its members in one place what it does not say in another")
@@ -187,7 +185,4 @@ def _read_directory(path: Path, listed: bytes, count: int, allowed: Collection[s
 
 
 def _refused(path: Path, why: str) -> BundleError:
-    return BundleError(
-        f"{path}: is not written as a {SUFFIX} file is: it {why}. Get it anew, or make one of a bundle folder with "
-        "clearmargin export."
-    )
+    return BundleError(f"{path}: is not written as a {SUFFIX} file is: it {why}. Copy it anew, or make it with export.")

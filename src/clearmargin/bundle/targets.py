@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clearmargin.bundle.card import calibration_formula
 from clearmargin.bundle.read import SUMS, Bundle, read_bundle
+from clearmargin.bundle.schema import KeptCases, ModelFile
 from clearmargin.bundle.single_file import SUFFIX, pack_files
 from clearmargin.errors import BundleError, DataError, UnknownName, UsageError, counted
 from clearmargin.files import check_can_hold_file, disk_errors, make_folder, write_whole
@@ -24,6 +26,7 @@ from clearmargin.files import check_can_hold_file, disk_errors, make_folder, wri
 METADATA = "clearmargin"
 """The key in the metadata of an exported ONNX file, whose value is JSON."""
 _RANDOM_BATCHES = (1, 3, 8)
+_COMPARE = "compare it with predict --no-context, or predict(..., context=False)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,7 @@ class Target:
     write: Callable[[Bundle, Path, NDArray[np.uint8]], Exported]
 
 
-def write_target(bundle: Bundle, path: Path, to: str, images: NDArray[np.uint8]) -> Exported:
+def write_target(bundle: Bundle, path: Path, to: str, images: NDArray[np.uint8], *, cases: bool = True) -> Exported:
     """Writes the bundle as one of TARGETS; a file that is there is replaced once the new one is known to be right.
 
     Args:
@@ -55,11 +58,16 @@ def write_target(bundle: Bundle, path: Path, to: str, images: NDArray[np.uint8])
         path: of the file to write.
         to: a key of TARGETS.
         images: (N, H, W, C) packed images to compare on, N at least 1.
+        cases: the training images that the bundle carries go along, where a target holds them.
 
     Raises:
         BundleError: what was written computes something else than the bundle; nothing is left.
         DataError: the place is not writable.
     """
+    if not cases and bundle.model.cases is not None:
+        from clearmargin.bundle.write import without_cases  # noqa: PLC0415  (with torch, as below)
+
+        bundle = without_cases(bundle)
     with disk_errors(path):
         make_folder(path.parent)
         try:
@@ -79,7 +87,10 @@ def check_target(path: Path, to: str, *, force: bool = False) -> None:
         raise UnknownName("target", to, TARGETS)
     suffixes = TARGETS[to].suffixes
     if path.suffix.lower() not in suffixes:
-        raise UsageError(f"{path}: a file for --to {to} ends in {' or '.join(suffixes)}; give such a name with --out.")
+        folder = " It is one file; a bundle folder can be copied as it is." if to == "clearmargin" else ""
+        raise UsageError(
+            f"{path}: a file for --to {to} ends in {' or '.join(suffixes)}; give such a name with --out.{folder}"
+        )
     with disk_errors(path):
         check_can_hold_file(path, "--out", example=f"model{suffixes[0]}")
         if path.exists() and not force:
@@ -149,7 +160,7 @@ def _onnx_facts(bundle: Bundle, network: Any, images: int, difference: float) ->
     if model.context is not None:
         facts.append(
             "note    it is the patch network alone: what the neighbours of a patch say is not in it, and its threshold "
-            "is that of a patch decided by itself"
+            f"is that of a patch decided by itself: {_COMPARE}"
         )
     return facts
 
@@ -167,10 +178,24 @@ def _write_keras(bundle: Bundle, path: Path, images: NDArray[np.uint8]) -> Expor
         f"checked against torch on {counted(len(images), 'image', 'images')} and random ones: largest difference "
         f"{made.difference:.1e} of a logit (limit 1e-4; relative where a logit is above 1)",
         made.compared,
-        "note    calibration, threshold and abstention stay in the bundle"
-        + (", and so do the neighbours of a patch" if bundle.model.context is not None else ""),
+        *_by_hand(bundle.model),
     )
     return Exported(path, made.difference, facts)
+
+
+def _by_hand(model: ModelFile) -> list[str]:
+    """How a Keras output becomes a decision, since a Keras file has no place for it."""
+    region, threshold = model.conformal, model.decision_point.threshold
+    between = region.between if region is not None else None
+    withheld = "" if between is None else f", cannot tell from {between[0]:.4f} to {between[1]:.4f}"
+    facts = [
+        "note    calibration, threshold and abstention stay in the bundle (model.json). Of the output p of malignant: "
+        f"logit = ln(p / (1 - p)), probability = {calibration_formula(model.calibrated_by)}, malignant at or above "
+        f"{threshold:.4f}{withheld}; docs/keras.md has it as code"
+    ]
+    if model.context is not None:
+        facts.append(f"note    the neighbours of a patch stay in the bundle, too: {_COMPARE}")
+    return facts
 
 
 def _write_single_file(bundle: Bundle, path: Path, images: NDArray[np.uint8]) -> Exported:  # noqa: ARG001
@@ -184,8 +209,22 @@ def _write_single_file(bundle: Bundle, path: Path, images: NDArray[np.uint8]) ->
             raise BundleError(f"{path}: what was written is not what is in {bundle.folder}. Check the disk.")
 
     write_whole(path, write)
-    fact = f"holds   all of the bundle (sha256 {bundle.sha256}); give it wherever a BUNDLE is asked for"
-    return Exported(path, None, (fact,))
+    facts = (
+        f"holds   all of the bundle (sha256 {bundle.sha256}); give it wherever a BUNDLE is asked for",
+        _cases_fact(bundle.model.cases),
+    )
+    return Exported(path, None, facts)
+
+
+def _cases_fact(kept: KeptCases | None) -> str:
+    if kept is None:
+        return "note    no picture of a patient is in it"
+    patients = "unknown patients" if kept.patients is None else counted(kept.patients, "patient", "patients")
+    ids = "with pseudonyms of their patients" if kept.pseudonymous else "with their patients' ids and files' names"
+    return (
+        f"note    pictures of {counted(kept.images, 'training image', 'training images')} of {patients} are in it, "
+        f"{ids}: whoever has the file has those (--without-cases leaves them out)"
+    )
 
 
 def _batches(images: NDArray[np.uint8], size: int = 64) -> list[NDArray[np.uint8]]:

@@ -68,18 +68,43 @@ def rewrite_bundle(bundle: Bundle, folder: Path, model_file: ModelFile | None = 
         UsageError: something else than a bundle is at `folder`.
     """
     model = model_file or bundle.model
+    _write_files(folder, model, _networks_and_cases(bundle, model))
+
+
+def without_cases(bundle: Bundle) -> Bundle:
+    """The same bundle without pictures of training images and whose they are; nothing is written."""
+    model = bundle.model.model_copy(update={"cases": None})
+    contents = _contents(model, _networks_and_cases(bundle, model))
+    sums = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    return Bundle(bundle.folder, sums, model, _InMemory(contents))
+
+
+@dataclass(frozen=True, slots=True)
+class _InMemory:
+    contents: Mapping[str, bytes]
+
+    def read(self, name: str, *, limit: int) -> bytes:
+        assert len(self.contents[name]) <= limit
+        return self.contents[name]
+
+
+def _networks_and_cases(bundle: Bundle, model: ModelFile) -> dict[str, bytes]:
     names = ["weights.safetensors", "model.onnx", *(name for name in FIELD if name in bundle.sums)]
     names += [] if model.cases is None else CASES
-    _write_files(folder, model, {name: bundle.read(name) for name in names})
+    return {name: bundle.read(name) for name in names}
 
 
-def _write_files(folder: Path, model_file: ModelFile, others: Mapping[str, bytes]) -> None:
-    _check_replaceable(folder)
-    contents = {
+def _contents(model_file: ModelFile, others: Mapping[str, bytes]) -> dict[str, bytes]:
+    return {
         "model.json": model_file.to_json().encode(),
         **others,
         "MODEL_CARD.md": model_card(model_file).encode(),
     }
+
+
+def _write_files(folder: Path, model_file: ModelFile, others: Mapping[str, bytes]) -> None:
+    _check_replaceable(folder)
+    contents = _contents(model_file, others)
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

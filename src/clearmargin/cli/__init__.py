@@ -105,8 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ClearmarginError as error:
         return _fail(str(error), error.exit_code, debug=debug)
     except typer.TyperException as error:  # the parser's own: unknown option, missing argument
-        message = error.format_message().replace("Value error, ", "")
-        return _fail(f"{message} See clearmargin --help.", error.exit_code, debug=debug)
+        return _fail(_usage_words(error), error.exit_code, debug=debug)
     except Exception as error:
         if debug:
             raise
@@ -122,6 +121,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
             debug=False,
         )
     return result if isinstance(result, int) else 0
+
+
+_WRONG_VALUES = {
+    "less_than_equal": "{value} is above {le:g}",
+    "greater_than_equal": "{value} is below {ge:g}",
+    "int_parsing": "{value} is no whole number",
+    "float_parsing": "{value} is no number",
+}
+"""What the parser's library calls a wrong value, and what we say of it."""
+
+
+def _usage_words(error: typer.TyperException) -> str:
+    """What the parser found wrong, in our words, and whose help to read."""
+    from pydantic import ValidationError
+
+    message = error.format_message().replace("Value error, ", "")
+    cause, context = error.__cause__, getattr(error, "ctx", None)
+    if isinstance(cause, ValidationError) and (detail := cause.errors()[0])["type"] in _WRONG_VALUES:
+        reason = _WRONG_VALUES[detail["type"]].format(value=detail["input"], **detail.get("ctx", {}))
+        message = f"{message.partition(': ')[0]}: {reason}"
+    command = "clearmargin" if context is None else context.command_path
+    return f"{message.rstrip('.')}. See '{command} --help'."
 
 
 def run() -> None:

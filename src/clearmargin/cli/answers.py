@@ -10,21 +10,23 @@ import csv
 import json
 import os
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, TextIO, get_args
 
 from clearmargin.cli.inputs import Inputs
 from clearmargin.errors import DataError, UsageError, one_line
-from clearmargin.files import check_can_hold_file, make_folder, write_json
+from clearmargin.files import make_folder, write_json
 from clearmargin.images.file_names import written_name
 from clearmargin.predict.predictor import PREDICTION_KEYS, SIMILAR_KEY, prediction_row
 from clearmargin.predict.similar import similar_words
-from clearmargin.types import Prediction
+from clearmargin.types import Decision, Prediction
 
 Format = Literal["table", "json", "csv"]
+_DECISIONS: tuple[str, ...] = get_args(Decision)
 _FORMAT_OF_SUFFIX: dict[str, Format] = {".csv": "csv", ".json": "json", ".jsonl": "json"}
 _WHAT = {"bundle": "another bundle", "options": "other options", "format": "another format", "images": "other inputs"}
 
@@ -33,13 +35,16 @@ def format_of(out: Path | None, output: Format | None) -> Format:
     """The format that was asked for, or the one that the file's name says.
 
     Raises:
-        UsageError: a file of a format that none is written in.
+        UsageError: a file of a format that none is written in, or whose name says another one than was asked for.
     """
     if out is None:
         return output or "table"
-    chosen = output or _FORMAT_OF_SUFFIX.get(out.suffix.lower())
+    named = _FORMAT_OF_SUFFIX.get(out.suffix.lower())
+    chosen = output or named
     if chosen is None or chosen == "table":
         raise UsageError(f"--out {out}: write a .csv, .json or .jsonl file, or give --format csv or json.")
+    if named not in (None, chosen):
+        raise UsageError(f"--out {out}: its name says {named}, --format says {chosen}. Leave one of them out.")
     return chosen
 
 
@@ -89,7 +94,7 @@ class Job:
 
 
 class AnswerFile:
-    """A file of answers that is begun, or gone on with: `rows` are there, `refused` of them refused.
+    """A file of answers that is begun, or gone on with: `rows` are there, `counts` of them by decision.
 
     Args:
         path: of the file.
@@ -102,12 +107,11 @@ class AnswerFile:
     """
 
     def __init__(self, path: Path, job: Job, *, resume: bool) -> None:
-        check_can_hold_file(path, "--out", example="predictions.csv")
         self._path, self._format, self._inputs = path, job.format, job.inputs
         self._similar = job.options.get("similar") is not None
-        self._ends, self._refused = array("q"), array("b")
+        self._ends, self._decided = array("q"), array("b")
         self._header_end = 0
-        beside, description = path.with_name(f"{path.name}.job.json"), job.describe()
+        beside, description = job_file(path), job.describe()
         if path.exists():
             if not resume:
                 raise UsageError(f"{path}: is there already. Go on with it with --resume, or give another --out.")
@@ -123,13 +127,13 @@ class AnswerFile:
         return len(self._ends)
 
     @property
-    def refused(self) -> int:
-        """How many of them say that an image was refused."""
-        return sum(self._refused)
+    def counts(self) -> Counter[str]:
+        """How many of them have each decision."""
+        return Counter(_DECISIONS[number] for number in self._decided)
 
     def cut(self, rows: int) -> None:
         """Keeps so many rows; what follows, a part of one too, is written again."""
-        del self._ends[rows:], self._refused[rows:]
+        del self._ends[rows:], self._decided[rows:]
         if self._path.exists():
             os.truncate(self._path, self._ends[-1] if rows else self._header_end)
 
@@ -147,13 +151,28 @@ class AnswerFile:
                 continue
             record = next(wanted, None)
             row = _parse(line, self._format, _columns(similar=self._similar))
-            if record is None or written_name(row.get("path", "")) != written_name(record.path):
+            is_there = record is not None and written_name(row.get("path", "")) == written_name(record.path)
+            if not is_there or row["decision"] not in _DECISIONS:
                 raise DataError(
                     f"{self._path}: row {len(self._ends) + 1:,} is not of the image that stands there in the inputs; "
                     "the file was changed. Give another --out."
                 )
             self._ends.append(end)
-            self._refused.append(row["decision"] == "refused")
+            self._decided.append(_DECISIONS.index(row["decision"]))
+
+
+def job_file(path: Path) -> Path:
+    """Where it is written what a file of answers was begun with."""
+    return path.with_name(f"{path.name}.job.json")
+
+
+def count_words(counts: Mapping[str, int]) -> str:
+    """How many there are of each decision, those that there are none of left out.
+
+    >>> count_words({"abstain": 1, "benign": 1200, "refused": 0})
+    '1,200 benign, 1 abstain'
+    """
+    return ", ".join(f"{counts[word]:,} {word}" for word in _DECISIONS if counts.get(word))
 
 
 def _check_same_job(path: Path, beside: Path, wanted: Mapping[str, Any]) -> None:
@@ -164,8 +183,33 @@ def _check_same_job(path: Path, beside: Path, wanted: Mapping[str, Any]) -> None
         raise UsageError(
             f"{path}: there is no {beside.name} beside it that says what it was begun with. Give another --out."
         ) from None
-    if other is not None:
-        raise UsageError(f"{path}: was begun with {_WHAT[other]}, so it is not gone on with. Give another --out.")
+    if other == "options":
+        what = _options_changed(there["options"], wanted["options"])
+    elif other is not None:
+        what = _WHAT[other]
+    else:
+        return
+    raise UsageError(f"{path}: was begun with {what}, so it is not gone on with. Give another --out.")
+
+
+def _options_changed(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """What an option was and is now, as it is written on the command line.
+
+    >>> _options_changed({"gate": True, "frame": None}, {"gate": False, "frame": 3})
+    '--gate, not --no-gate; --frame: none, not 3'
+    """
+
+    def word(name: str, value: object) -> str:
+        if isinstance(value, bool):
+            return f"--{name}" if value else f"--no-{name}"
+        return "none" if value is None else str(value)
+
+    def change(name: str) -> str:
+        old, new = there.get(name), wanted[name]
+        label = "" if isinstance(new, bool) else f"--{name}: "
+        return f"{label}{word(name, old)}, not {word(name, new)}"
+
+    return "; ".join(change(name) for name in wanted if there.get(name) != wanted[name])
 
 
 def _whole_rows(path: Path, *, quoted: bool) -> Iterator[tuple[str, int]]:

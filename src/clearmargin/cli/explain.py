@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from clearmargin.cli.options import BundlePath, Frame, Gated
-from clearmargin.cli.predict import CROPS_ONLY, gate_note
+from clearmargin.cli.predict import CROPS_ONLY, gate_note, refused_words
 from clearmargin.errors import one_line
 
 if TYPE_CHECKING:
@@ -77,8 +77,7 @@ def explain(
         else:
             print(_line(row, known=notes))
     if refused:
-        were = "was" if refused == 1 else "were"
-        print(f"{refused:,} of {len(records):,} images {were} refused, each with its reason.", file=sys.stderr)
+        print(refused_words(refused, len(records)), file=sys.stderr)
     if output == "table":
         print(f"\nwritten to {out}, listed in {out / INDEX}", file=sys.stderr)
     if refused == len(records):

@@ -19,7 +19,9 @@ def import_keras(
     ] = 1,
     scale: Annotated[
         str | None,
-        typer.Option(help="Pixels 0 to 255 are multiplied by it [default: 1/255, or 1 if the network rescales]."),
+        typer.Option(
+            help="Pixels 0 to 255 are multiplied by it [default: 1/255, or 1 if the network rescales from 0 to 255]."
+        ),
     ] = None,
     offset: Annotated[str, typer.Option(help="And this is added.")] = "0",
     channels: Annotated[Literal["rgb", "bgr"], typer.Option(help="Their order as the network was trained.")] = "rgb",

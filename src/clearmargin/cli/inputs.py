@@ -16,7 +16,7 @@ from clearmargin.images.archive import is_zip
 from clearmargin.images.names import image_of_mask
 from clearmargin.images.npz import list_arrays
 from clearmargin.images.place import parse_place, split_archive
-from clearmargin.images.read import is_image, starts_like_dicom
+from clearmargin.images.read import is_image, is_whole_slide, starts_like_dicom
 from clearmargin.predict.records import record_of_path, records_of_rows
 from clearmargin.types import Record
 
@@ -38,7 +38,11 @@ class Inputs:
         self._places = [place for path in paths for place in _expand(path)]
         self._frame = frame
         self._masks: set[str] = set()
+        self._n_slides = 0
         self._n = self._count()
+        if self._n_slides:
+            words = counted(self._n_slides, "whole-slide file is", "whole-slide files are")
+            print(f"Note: {words} left out, which are not read yet: cut them into patches.", file=sys.stderr)
         if self._masks:
             words = counted(len(self._masks), "mask is", "masks are")
             print(f"Note: {words} left out, beside the images they belong to.", file=sys.stderr)
@@ -72,12 +76,17 @@ class Inputs:
             if _is_table(place):
                 number += sum(1 for _ in _manifest_records(Path(place)))
                 continue
+            slides = _count_slides(place)
+            self._n_slides += slides
             for path in _paths_at(place):
                 number += 1
                 # A folder, or a shell's *.png, means an image and its masks alike; a table says which it means.
                 if "_mask" in path and (image := image_of_mask(path)) is not None:
                     images_of.setdefault(image, []).append(path)
             if number == before:
+                if slides:
+                    words = counted(slides, "whole-slide file", "whole-slide files")
+                    raise DataError(f"{place}: holds {words}, which are not read yet: cut them into patches.")
                 raise DataError(f"{place}: no images in this folder.")
         if images_of:
             found = (path for place in self._places if not _is_table(place) for path in _paths_at(place))
@@ -105,6 +114,13 @@ def _expand(path: str) -> list[str]:
     if not wanted:
         raise DataError(f"{path}: none of the {len(matches):,} matches is an image or a folder.")
     return wanted
+
+
+def _count_slides(path: str) -> int:
+    """The whole-slide files in a folder or an archive, which `_paths_at` passes over."""
+    if not (os.path.isdir(path) or is_zip(path)):
+        return 0
+    return sum(1 for name in walk_files(Path(path)) if is_whole_slide(name))
 
 
 def _paths_at(path: str) -> Iterator[str]:

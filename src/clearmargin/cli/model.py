@@ -27,7 +27,8 @@ def model(
     name: Annotated[
         str | None,
         typer.Argument(
-            help="A model, timm:NAME, a recipe, or a bundle or run folder; without it the models are listed."
+            help="A model, timm:NAME, a recipe, a bundle or run folder, or a .clearmargin file; "
+            "without it the models are listed."
         ),
     ] = None,
     size: Annotated[
@@ -38,7 +39,7 @@ def model(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show the layers of a model, with shapes, parameters and multiply-adds."""
-    from clearmargin.errors import DataError, UsageError, one_line
+    from clearmargin.errors import UsageError, one_line
     from clearmargin.files import check_can_hold_file, disk_errors, make_folder, write_text
 
     given = _parse_size(size)
@@ -65,12 +66,9 @@ def model(
         print(f"Note: {drawing.note}", file=sys.stderr)
     if len(subjects) > 1:
         print("Note: the picture shows the networks that see an image, not those that see its field.", file=sys.stderr)
-    try:
-        with disk_errors(svg):
-            make_folder(svg.absolute().parent)
-            write_text(svg, drawing.svg)
-    except FileNotFoundError as error:  # a place where nothing can be made, such as /proc
-        raise DataError(f"{svg}: not writable ({error.strerror}). Write to another folder.") from None
+    with disk_errors(svg):
+        make_folder(svg.absolute().parent)
+        write_text(svg, drawing.svg)
     print(f"picture  {one_line(str(svg))}", file=sys.stderr if as_json else sys.stdout)
 
 
@@ -257,4 +255,10 @@ def _list_text() -> str:
     recipes = {name: load_recipe(name) for name in recipe_names() if name not in models}
     lines = [f"{name:<14} {what}" for name, what in models.items()]
     lines += ["", *(f"{name:<14} the recipe: {each.model.name}" for name, each in recipes.items())]
-    return "\n".join([*lines, "", "Next: clearmargin model NAME [--svg FILE]; a bundle or a run folder is a NAME too."])
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "Next: clearmargin model NAME [--svg FILE]; a bundle, a run folder or a .clearmargin file is a NAME too.",
+        ]
+    )

@@ -77,7 +77,9 @@ Frame = IMAGE_OPTIONS["frame"][0]
 Coverage = Annotated[
     float | None,
     typer.Option(
-        help="Share of images answered rightly, 'cannot tell' counted as right; 0.9 by default, 0 decides all."
+        min=0,
+        max=1,
+        help="Share of images answered rightly, 'cannot tell' counted as right; 0.9 by default, 0 decides all.",
     ),
 ]
 Prevalence = Annotated[

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 
@@ -13,8 +14,8 @@ import typer
 
 from clearmargin.cli.options import BundlePath, Frame, Gated
 from clearmargin.cli.progress import build_listener
-from clearmargin.errors import UsageError, one_line
-from clearmargin.files import write_whole
+from clearmargin.errors import UsageError, counted, one_line
+from clearmargin.files import check_can_hold_file, make_folder, write_whole
 
 if TYPE_CHECKING:
     from clearmargin.bundle.schema import Decisions, ModelFile
@@ -42,7 +43,8 @@ def predict(
         typer.Option("--format", help="json is one object a line. A table, or what the name of --out says."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Write to this .csv, .json or .jsonl file, row by row as they are ready.")
+        Path | None,
+        typer.Option(help="Write to this .csv, .json or .jsonl file, row by row; the latter two hold JSON lines."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the file of --out where it ends.")] = False,
     level: Annotated[
@@ -54,7 +56,7 @@ def predict(
         typer.Option("--context/--no-context", help="Neighbours of a patch count, where places are known."),
     ] = True,
     similar: Annotated[
-        int | None, typer.Option(metavar="K", help="Also the K training images most like each, 1 to 50.")
+        int | None, typer.Option(metavar="K", min=1, max=50, help="Also the K training images most like each, 1 to 50.")
     ] = None,
     gate: Gated = True,
 ) -> None:
@@ -68,6 +70,8 @@ def predict(
     chosen = format_of(out, output)
     if resume and (out is None or level != "image"):
         raise UsageError("--resume goes on with the rows of images in the file that --out names; give --out FILE.")
+    if out is not None:
+        check_can_hold_file(out, "--out", example="predictions.csv")
     predictor = load_bundle(bundle, gate=gate)
     _check_similar(predictor, similar, level)
     model = predictor.bundle.model
@@ -82,7 +86,7 @@ def predict(
         file.cut(start)
         if start:
             print(f"Going on after {start:,} of {len(inputs):,} images.", file=sys.stderr)
-    tally = _Tally(start, refused=file.refused if file else 0)
+    tally = _Tally(file.counts if file else Counter())
     quiet = len(inputs) - start < _MANY or (out is None and sys.stdout.isatty())
     answers = tally.watch(
         predict_from(predictor, inputs, start, context=context, similar=similar or 0),
@@ -90,8 +94,11 @@ def predict(
         every=predictor.batch,
         listener=build_listener(quiet=quiet),
     )
+    written = tally.counts
     if level != "image":
-        _write_pooled_to(out, predictor.pool(answers, level), chosen)
+        pooled = predictor.pool(answers, level)
+        written = Counter(each.decision for each in pooled)
+        _write_pooled_to(out, pooled, chosen)
     elif file is None:
         write_predictions(sys.stdout, answers, chosen, every=predictor.batch, similar=similar is not None)
     else:
@@ -99,7 +106,9 @@ def predict(
             file.append(answers, every=predictor.batch)
         except KeyboardInterrupt:
             raise Interrupted(f"interrupted; {out} is not whole. Go on with the same command and --resume.") from None
-    _tell(tally, model, level, is_table=chosen == "table", context=context)
+    if out is not None:
+        _tell_file(out, level, written, output=chosen, is_kept=file is not None)
+    _tell(tally, model, level, with_rule=chosen == "table" or out is not None, context=context)
     if tally.refused == tally.total:
         raise AllRefused(f"every input was refused ({tally.total:,} in all); see the reasons above.")
 
@@ -118,11 +127,15 @@ def _warn(model: ModelFile, *, gate: bool) -> None:
 
 
 class _Tally:
-    """Counts predictions as they pass."""
+    """Counts predictions as they pass, to those that `counts` has by decision."""
 
-    def __init__(self, total: int, *, refused: int) -> None:
-        self.total, self.refused = total, refused
+    def __init__(self, counts: Counter[str]) -> None:
+        self.counts, self.total = counts, counts.total()
         self.in_context = self.placed = 0
+
+    @property
+    def refused(self) -> int:
+        return self.counts["refused"]
 
     def watch(
         self, predictions: Iterable[Prediction], n_images: int, *, every: int, listener: Listener
@@ -132,7 +145,7 @@ class _Tally:
         listener.stage("predict")
         for prediction in predictions:
             self.total += 1
-            self.refused += prediction.decision == "refused"
+            self.counts[prediction.decision] += 1
             self.in_context += prediction.in_context
             self.placed += prediction.record.x is not None and prediction.decision != "refused"
             yield prediction
@@ -140,8 +153,21 @@ class _Tally:
                 listener.advance(self.total - start, n_images - start)
 
 
+def _tell_file(
+    out: Path, level: Literal["image", "slide", "patient"], counts: Mapping[str, int], *, output: Format, is_kept: bool
+) -> None:
+    """What was written where; `is_kept` where --resume can go on with it."""
+    from clearmargin.cli.answers import count_words, job_file
+
+    number = counted(sum(counts.values()), level, f"{level}s")
+    form = ", one JSON object a line" if output == "json" else ""
+    print(f"\nWrote {number} to {one_line(str(out))}{form}: {count_words(counts)}.", file=sys.stderr)
+    if is_kept:
+        print(f"{one_line(job_file(out).name)} beside it is for --resume alone.", file=sys.stderr)
+
+
 def _tell(
-    tally: _Tally, model: ModelFile, level: Literal["image", "slide", "patient"], *, is_table: bool, context: bool
+    tally: _Tally, model: ModelFile, level: Literal["image", "slide", "patient"], *, with_rule: bool, context: bool
 ) -> None:
     """How the decisions were made, and how many there are none of."""
     if context and model.context is not None and tally.placed - tally.in_context > 1:
@@ -151,7 +177,7 @@ def _tell(
             "none twice.",
             file=sys.stderr,
         )
-    if is_table:
+    if with_rule:
         if model.context is not None and tally.in_context and (level == "image" or level in model.context.levels):
             print(
                 f"In the context of their slides, {tally.in_context:,} of {tally.total:,} images: "
@@ -161,17 +187,25 @@ def _tell(
         if tally.in_context < tally.total - tally.refused or tally.total == tally.refused:
             print(_rule(model, level), file=sys.stderr)
     if tally.refused:
-        were = "was" if tally.refused == 1 else "were"
-        print(f"{tally.refused:,} of {tally.total:,} images {were} refused, each with its reason.", file=sys.stderr)
+        print(refused_words(tally.refused, tally.total), file=sys.stderr)
+
+
+def refused_words(refused: int, total: int) -> str:
+    """How many of so many images were refused, both at least 1.
+
+    >>> refused_words(1, 1), refused_words(1, 3)
+    ('The image was refused, with its reason.', '1 of 3 images was refused, with its reason.')
+    """
+    if total == 1:
+        return "The image was refused, with its reason."
+    what = "was refused, with its reason" if refused == 1 else "were refused, each with its reason"
+    return f"{refused:,} of {total:,} images {what}."
 
 
 def _check_similar(predictor: Predictor, similar: int | None, level: Literal["image", "slide", "patient"]) -> None:
     """Before anything is printed: what is asked for can be had."""
-    from clearmargin.predict.similar import check_similar
-
     if similar is None:
         return
-    check_similar(similar, least=1)
     if level != "image":
         raise UsageError(f"--similar is about images; leave out --level {level}.")
     _ = predictor.similar_cases
@@ -213,6 +247,7 @@ def _write_pooled_to(out: Path | None, predictions: Sequence[PooledPrediction], 
         with partial.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
             _write_pooled(file, predictions, output)
 
+    make_folder(out.absolute().parent)
     write_whole(out, write)
 
 

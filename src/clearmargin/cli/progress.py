@@ -22,7 +22,9 @@ _STAGES = {
     "compare": "Looking for copies",
     "confounding": "Testing what is trivial",
     "pack": "Packing",
+    "features": "Computing features",
     "train": "Training",
+    "read": "Reading the Keras file",
     "export": "Exporting to ONNX",
     "predict": "Predicting",
     "evaluate": "Evaluating",
@@ -43,19 +45,20 @@ def build_listener(*, quiet: bool = False) -> Listener:
 
 
 class PlainListener(Listener):
-    """One line for each stage, epoch and note, and a rate now and then."""
+    """One line for each stage, epoch and note, and how far it is now and then, the last time at the total."""
 
     def __init__(self) -> None:
-        self._stage, self._started, self._told = "", time.monotonic(), time.monotonic()
+        self._stage, self._started, self._told, self._is_done = "", time.monotonic(), time.monotonic(), False
 
     def stage(self, name: str) -> None:
-        self._stage, self._started, self._told = name, time.monotonic(), time.monotonic()
+        self._stage, self._started, self._told, self._is_done = name, time.monotonic(), time.monotonic(), False
         _say(f"{_STAGES.get(name, name)} …")
 
     def advance(self, done: int, total: int) -> None:
-        if time.monotonic() - self._told >= _PLAIN_EVERY_S and self._stage != "train":
-            self._told = time.monotonic()
-            _say(f"  {_amount(self._stage, done, total)} ({_rate(self._stage, done, self._told - self._started)})")
+        now, is_end = time.monotonic(), done >= total and not self._is_done
+        if self._stage != "train" and (is_end or now - self._told >= _PLAIN_EVERY_S):
+            self._told, self._is_done = now, self._is_done or is_end
+            _say(f"  {_amount(self._stage, done, total)} ({_rate(self._stage, done, now - self._started)})")
 
     def epoch(self, row: Mapping[str, float]) -> None:
         _say(f"  {describe_epoch(row)}")

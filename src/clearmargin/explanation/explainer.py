@@ -54,7 +54,7 @@ class Explanation:
     """Of integrated gradients: the logit of the image's mean colour alone; the map sums to logit - this."""
     reason: str | None = None
     """Of the prediction: why it was withheld, and whether the gate was switched off."""
-    cannot_tell_between: tuple[float, float] | None = None
+    between: tuple[float, float] | None = None
     """Probabilities for which the decision is withheld, both included; None where none is."""
     full_reach: float = math.inf
     """Logits that full colour all over the image would be, about; little where the network hardly moves."""

@@ -69,9 +69,7 @@ def wrap(text: str, width: float, font: Font) -> list[str]:
             elif lines[-1]:
                 lines.append("")
             else:
-                fits = next(
-                    end for end in range(len(rest) - 1, 0, -1) if end == 1 or font.getlength(rest[:end]) <= width
-                )
+                fits = next(end for end in range(len(rest), 0, -1) if end == 1 or font.getlength(rest[:end]) <= width)
                 lines[-1], rest = rest[:fits], rest[fits:]
                 lines.append("")
     return [line for line in lines if line]

@@ -12,7 +12,7 @@ from clearmargin.explanation.draw import ALPHA, draw_colours, draw_overlay, show
 from clearmargin.explanation.explainer import Explanation
 from clearmargin.explanation.lettering import Font, fit, load_font, spell, wrap, zoom_of
 from clearmargin.explanation.methods import find_method
-from clearmargin.explanation.words import DISCLAIMER, say_decision, say_reasons, say_remarks
+from clearmargin.explanation.words import DISCLAIMER, say_decision, say_end, say_reasons, say_remarks
 from clearmargin.images.limits import Pixels
 
 _NARROWEST = 640
@@ -107,11 +107,10 @@ def _draw_scale(explanation: Explanation, width: int, *, alpha: float, zoom: flo
     _write(lines, canvas, right)
     canvas.paste(draw_colours((bar_width, bar_height), signed=method.signed, alpha=alpha), (0, top))
     draw, full = ImageDraw.Draw(canvas), explanation.scale.saturation
-    least = [f"{-full:.3g} or less"] if method.signed else []
-    ends = [*least, "0", f"{full:.3g} or more"]
+    ends = (-full, 0.0, full) if method.signed else (0.0, full)
     for number, value in enumerate(ends):
         at, under = number * (bar_width - 1) / (len(ends) - 1), top + bar_height
         draw.line([(at, under), (at, under + tick)], fill=INK)
         anchor = "la" if number == 0 else "ra" if number == len(ends) - 1 else "ma"
-        draw.text((at, under + tick + 1), value, fill=INK, font=small, anchor=anchor)
+        draw.text((at, under + tick + 1), say_end(value), fill=INK, font=small, anchor=anchor)
     return canvas

@@ -15,8 +15,8 @@ DISCLAIMER = "Evidence for this network, not for disease."
 def say_decision(explanation: Explanation) -> str:
     """What was decided, and by which number."""
     said = f"probability of malignant {explanation.probability:.3f}"
-    withheld = explanation.cannot_tell_between
-    unsure = f"cannot tell from {withheld[0]:.3f} to {withheld[1]:.3f}" if withheld is not None else ""
+    withheld = explanation.between
+    unsure = f"undecided from {withheld[0]:.3f} to {withheld[1]:.3f}" if withheld is not None else ""
     if explanation.decision == "abstain":
         return f"Cannot tell: {said}, {unsure}."
     line = f"{explanation.decision.capitalize()}: {said}, malignant from {explanation.threshold:.3f}"
@@ -43,6 +43,15 @@ def say_faint(saturation: float, full_reach: float) -> str | None:
     return (
         f"Full colour is {saturation:.3g} logits, and all over the image {full_reach:.2g}: this network hardly moves."
     )
+
+
+def say_end(value: float) -> str:
+    """What a colour stands for: beyond its ends a scale goes no further.
+
+    >>> say_end(0.0966), say_end(0.0), say_end(-2.0)
+    ('0.0966 or more', '0', '-2 or less')
+    """
+    return f"{value:.3g}{' or more' if value > 0 else ' or less' if value < 0 else ''}"
 
 
 def say_reasons(explanation: Explanation) -> list[str]:

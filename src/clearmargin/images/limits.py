@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from clearmargin.errors import UsageError
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
-_PIXELS = "uint8 or uint16 of shape (H, W, 1) or (H, W, 3)"
 Window = Literal["stored", "full"]
 """What the values of a DICOM file mean: shown through its own VOI LUT or window, or over their full range."""
 
@@ -29,13 +28,14 @@ class Limits:
 
 
 def check_pixels(pixels: object) -> None:
-    """Passes an array of pixels.
+    """Passes for a decoded image: uint8 or uint16, (H, W, 1) or (H, W, 3).
 
     Raises:
-        UsageError: it is none.
+        UsageError: anything else.
     """
     if not isinstance(pixels, np.ndarray):
-        raise UsageError(f"pixels: {type(pixels).__name__} is no array. Give {_PIXELS}.")
-    right = pixels.ndim == 3 and pixels.shape[2] in (1, 3) and pixels.size > 0
-    if not right or pixels.dtype not in (np.uint8, np.uint16):
-        raise UsageError(f"pixels: an array of {pixels.dtype} and shape {pixels.shape}. Give {_PIXELS}.")
+        raise UsageError(f"pixels are an array, not {type(pixels).__name__}; an image is (H, W, 1) or (H, W, 3).")
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or 0 in pixels.shape:
+        raise UsageError(f"pixels have the shape {pixels.shape}; an image is (H, W, 1) or (H, W, 3).")
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise UsageError(f"pixels are {pixels.dtype}; an image has whole numbers of 8 or 16 bits, uint8 or uint16.")

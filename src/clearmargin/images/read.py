@@ -39,6 +39,7 @@ FORMAT_OF_EXTENSION = {
     ".npy": "NPY",
 }
 IMAGE_EXTENSIONS = frozenset(FORMAT_OF_EXTENSION)
+_SLIDE_EXTENSIONS = frozenset({".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms"})
 
 SIGNATURE_BYTES = 4096
 """Tell what a file is: a DICOM file without the preamble is known by its first two elements, which are short."""
@@ -112,6 +113,7 @@ def read_bytes(path: str | Path, limits: Limits = Limits(), *, at_most: int | No
             if not stat.S_ISREG(status.st_mode):
                 what = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or a device"
                 raise ImageError("unreadable", name, f"is {what}, not a file")
+            _check_no_slide(name)  # before its size is, which is large
             if at_most is not None and at_most < status.st_size:
                 return os.read(handle, at_most)
             if status.st_size > limits.max_bytes:
@@ -165,6 +167,7 @@ def decode_image(
     Raises:
         ImageError: of kind not_an_image, truncated, unreadable, unsupported or too_large.
     """
+    _check_no_slide(name)
     kind = _kind(data, name)
     if frame is not None and kind != "DICOM":
         raise ImageError("unsupported", name, "has no frames to choose from")
@@ -186,12 +189,22 @@ def is_image(path: str) -> bool:
     return os.path.splitext(file_of(path))[1].lower() in IMAGE_EXTENSIONS
 
 
+def is_whole_slide(path: str) -> bool:
+    """The name ends like that of a whole-slide file, of which none is read."""
+    return os.path.splitext(file_of(path))[1].lower() in _SLIDE_EXTENSIONS
+
+
 def starts_like_dicom(path: str | Path) -> bool:
     """The first bytes are those of a DICOM file, whatever its name; a file that cannot be read is none."""
     try:
         return is_dicom(read_bytes(path, at_most=SIGNATURE_BYTES))
     except ImageError:
         return False
+
+
+def _check_no_slide(name: str) -> None:
+    if is_whole_slide(name):
+        raise ImageError("unsupported", name, "is a whole-slide file, which is not read yet: cut it into patches")
 
 
 def _kind(data: bytes, name: str) -> str:

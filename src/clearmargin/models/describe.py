@@ -1,6 +1,7 @@
 """What a model is made of: its layers in the order that an image passes them, with shapes, parameters and costs.
 
-Everything is found by passing one black image, so it holds for any model, whatever it is built of. Multiply-adds are
+Everything is found by passing one black image, so it holds for any model, whatever it is built of; the layers of an
+imported graph, which says what it is, are its nodes. Multiply-adds are
 those of convolutions and matrix products (dense layers and attention among them), as papers count them: biases, norms,
 activations and pools are not counted.
 """
@@ -15,9 +16,14 @@ import torch
 from torch import nn
 
 from clearmargin.errors import counted
+from clearmargin.graph import Graph, Shape
 from clearmargin.models.contract import Classifier, count_parameters
 from clearmargin.models.ensemble import Ensemble
+from clearmargin.models.graph import GraphClassifier
+from clearmargin.models.graph_layers import node_edges, node_multiply_adds, node_parameters, node_words
 from clearmargin.models.trace import MERGES, Operation, Step, Trace
+
+_TWO_OUTPUTS = "difference of the two outputs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +75,9 @@ def describe_model(model: Classifier, shape: tuple[int, int, int]) -> Descriptio
     """
     networks = len(model.members) if isinstance(model, Ensemble) else 1
     one = model.members[0] if isinstance(model, Ensemble) else model
+    if isinstance(one, GraphClassifier):
+        layers = _graph_layers(one.graph)
+        return _describe(model, layers, node_edges(one.graph), networks, sum(each.multiply_adds for each in layers))
     parameter = next(model.parameters(), torch.zeros(0))
     image = torch.zeros(1, shape[2], shape[0], shape[1], dtype=parameter.dtype, device=parameter.device)
     training = {module: module.training for module in one.modules()}
@@ -78,17 +87,44 @@ def describe_model(model: Classifier, shape: tuple[int, int, int]) -> Descriptio
     finally:
         for module, was in training.items():
             module.training = was
+    multiply_adds = sum(step.multiply_adds for step in trace.steps)
+    return _describe(model, _layers(trace, networks), _edges(trace), networks, multiply_adds)
+
+
+def _describe(
+    model: Classifier,
+    layers: tuple[Layer, ...],
+    edges: tuple[tuple[int, int], ...],
+    networks: int,
+    multiply_adds: int,
+) -> Description:
     state = model.state_dict().values()
     return Description(
-        layers=_layers(trace, networks),
-        edges=_edges(trace),
+        layers=layers,
+        edges=edges,
         networks=networks,
         trainable=count_parameters(model),
         parameters=sum(each.numel() for each in model.parameters()),
         values=sum(each.numel() for each in state if each.is_floating_point()),
         weight_bytes=sum(each.numel() * each.element_size() for each in state),
-        multiply_adds=networks * sum(step.multiply_adds for step in trace.steps),
+        multiply_adds=networks * multiply_adds,
     )
+
+
+def _graph_layers(graph: Graph) -> tuple[Layer, ...]:
+    shapes, parameters = graph.shapes, node_parameters(graph)
+    layers = [Layer("input", "image", "", _channels_first(graph.input), 0, 0)]
+    for node in graph.nodes:
+        inputs, shape = [shapes[name] for name in node.inputs], shapes[node.name]
+        kind, detail = node_words(node, inputs[0][-1])
+        cost = node_multiply_adds(node, inputs, shape)
+        layers.append(Layer(node.name, kind, detail, _channels_first(shape), parameters[node.name], cost))
+    notes = _TWO_OUTPUTS if graph.output == (2,) and not graph.apart else ""
+    return (*layers, Layer("output", "logit", notes, (), 0, 0))
+
+
+def _channels_first(shape: Shape) -> tuple[int, ...]:
+    return (shape[2], *shape[:2]) if len(shape) == 3 else tuple(shape)
 
 
 def _layers(trace: Trace, networks: int) -> tuple[Layer, ...]:
@@ -107,7 +143,7 @@ def _layers(trace: Trace, networks: int) -> tuple[Layer, ...]:
         layers.append(Layer(name, kind, detail, _of_one(step.shape), step.parameters, step.multiply_adds, block))
     notes = []
     if _of_one(trace.steps[max(trace.output, default=0)].shape) == (2,):
-        notes.append("difference of the two outputs")
+        notes.append(_TWO_OUTPUTS)
     if networks > 1:
         notes.append(f"mean of {networks} networks")
     if trace.unused:

@@ -115,7 +115,7 @@ class Predictor:
         return session
 
     def predict(
-        self, images: str | Path | Sequence[str | Path] | pd.DataFrame, *, context: bool = True, similar: int = 0
+        self, images: Sequence[str | Path] | pd.DataFrame, *, context: bool = True, similar: int = 0
     ) -> pd.DataFrame:
         """One row an image: path, patient_id, slide_id, x, y, probability, decision, reason; and similar, if asked for.
 
@@ -127,7 +127,6 @@ class Predictor:
 
         Raises:
             DataError: the table has no column `path`.
-            UsageError: an image is no path, or so many similar ones cannot be shown.
             BundleError: similar images are asked for, and the bundle carries none.
         """
         import pandas as pd  # noqa: PLC0415  (a third of a second that one image should not pay)
@@ -251,7 +250,7 @@ class Predictor:
                 `similar_cases.cases.thumbnails[case.case]`.
 
         Raises:
-            UsageError: the pixels are no such array.
+            UsageError: the array is of another shape or type.
         """
         check_similar(similar)
         check_pixels(pixels)
@@ -265,11 +264,16 @@ class Predictor:
             k: 1 to 50; all are given where the bundle carries fewer.
 
         Raises:
+            UsageError: the array is of another shape or type.
             BundleError: the bundle carries none.
-            UsageError: the images are not packed so.
         """
         check_similar(k)
-        self._check_packed(images)
+        shape = self._session.image_shape
+        if images.dtype != np.uint8 or images.shape[1:] != shape:
+            raise UsageError(
+                f"similar takes packed images, uint8 of shape (N, {', '.join(map(str, shape))}), not {images.dtype} of "
+                f"shape {images.shape}; apply the bundle's preprocessing first."
+            )
         if k == 0 or len(images) == 0:
             return [()] * len(images)
         return self.similar_cases.find(self._session.describe(images)[1], [None] * len(images), k)
@@ -279,30 +283,8 @@ class Predictor:
 
         Args:
             images: (N, H, W, C), packed by the bundle's preprocessing.
-
-        Raises:
-            UsageError: the images are not packed so.
         """
-        self._check_packed(images)
         return self._session.logits(images)
-
-    def _check_packed(self, images: NDArray[np.uint8]) -> None:
-        """Passes images as the network takes them.
-
-        Raises:
-            UsageError: they are not.
-        """
-        wanted = self._session.image_shape
-        if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != wanted:
-            given = (
-                f"an array of {images.dtype} and shape {images.shape}"
-                if isinstance(images, np.ndarray)
-                else f"{type(images).__name__} is no array"
-            )
-            raise UsageError(
-                f"images: {given}. Give uint8 of shape (N, {', '.join(map(str, wanted))}), as "
-                "'bundle.model.preprocessing.apply' makes of the pixels of each image."
-            )
 
     def field_logits(self, images: NDArray[np.uint8], cells: Cells) -> NDArray[np.float64]:
         """(N,) logits of the network that sees the field around each patch; the bundle must have one.

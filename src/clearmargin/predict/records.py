@@ -49,17 +49,13 @@ def records_of_paths(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[
     Raises:
         UsageError: there is something that is no path, such as pixels.
     """
-    given = [paths] if isinstance(paths, str | os.PathLike) else paths
-    return [record_of_path(_path(path, place)) for place, path in enumerate(given)]
-
-
-def _path(path: object, place: int) -> str:
-    if not isinstance(path, str | os.PathLike):
+    given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    if wrong := [type(each).__name__ for each in given if not isinstance(each, str | os.PathLike)]:
         raise UsageError(
-            f"images: number {place + 1} is of the type {type(path).__name__}, not a path. Give paths; "
-            "'predict_pixels' of a predictor and 'explain' of an explainer take an array of pixels."
+            f"images are paths, not {wrong[0]}; give decoded images to predict_pixels of a predictor, or to explain of "
+            "an explainer."
         )
-    return str(path)
+    return [record_of_path(str(path)) for path in given]
 
 
 def record_of_path(path: str, *, frame: int | None = None) -> Record:

@@ -75,13 +75,13 @@ class SimilarCases:
         return SimilarCase(case, row.patient_id, row.slide_id, row.path, label, distance, same)
 
 
-def check_similar(k: int, *, least: int = 0) -> None:
+def check_similar(k: int) -> None:
     """Passes when so many similar cases can be asked for; 0 is none.
 
     Raises:
         UsageError: they cannot.
     """
-    if not least <= k <= MOST_SIMILAR:
+    if not 0 <= k <= MOST_SIMILAR:
         raise UsageError(f"{k} similar cases cannot be shown; ask for 1 to {MOST_SIMILAR}.")
 
 

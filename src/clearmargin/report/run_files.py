@@ -134,8 +134,13 @@ def changed_files(run: Path) -> list[str]:
         DataError: the run is not finished, or its run.json cannot be read.
     """
     if not (run / "run.json").is_file():
+        if (run / "config.toml").is_file():
+            raise DataError(
+                f"{run}: not a finished run (no run.json). Finish it with the command that began it and --resume."
+            )
         raise DataError(
-            f"{run}: not a finished run (no run.json). Finish it with the command that began it and --resume."
+            f"{run}: not a run folder; a bundle alone holds nothing to report. Give the folder that 'clearmargin "
+            "train' or 'clearmargin evaluate' wrote."
         )
     content = _read_json(run / "run.json") or {}
     hashes = content.get("sha256")

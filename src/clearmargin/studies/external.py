@@ -79,7 +79,7 @@ def evaluate_bundle(
     """
     shown, command = what_is_shown(config, command)
     model = predictor.bundle.model
-    with open_run(out, shown, resume=False):
+    with open_run(out, shown, resume=None):
         log = RunLog(out / "log.jsonl", listener)
         environment = describe_environment(command)
         audit = audit_data(config, out, log, ignore_official=True)

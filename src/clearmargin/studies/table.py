@@ -58,7 +58,7 @@ def evaluate_table(
     point = _find_point(model, frame, config)
     called = frame["probability"] >= point.threshold
     frame["decision"] = called.map(dict(enumerate(LABEL_NAMES)).__getitem__)
-    with open_run(out, config, resume=False):
+    with open_run(out, config, resume=None):
         log = RunLog(out / "log.jsonl", listener)
         environment = describe_environment(command)
         write_predictions(frame, out / "predictions.csv")

@@ -48,8 +48,14 @@ def is_begun(run: Path) -> bool:
 
 
 @contextmanager
-def open_run(run: Path, config: RunConfig, *, resume: bool, holds: Kind = "run") -> Iterator[None]:
+def open_run(run: Path, config: RunConfig, *, resume: bool | None, holds: Kind = "run") -> Iterator[None]:
     """Holds the run folder, new or to be gone on with; nobody else can write to it meanwhile.
+
+    Args:
+        run: the folder.
+        config: what it is made with.
+        resume: go on with what is there; None where the command cannot, for the message.
+        holds: what is written there.
 
     Raises:
         UsageError: it exists and `resume` is off, it is no run, or another process works in it.
@@ -106,7 +112,7 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _check_free(run: Path, *, resume: bool, holds: Kind) -> None:
+def _check_free(run: Path, *, resume: bool | None, holds: Kind) -> None:
     if not run.exists():
         return
     if not run.is_dir():
@@ -121,7 +127,8 @@ def _check_free(run: Path, *, resume: bool, holds: Kind) -> None:
     if holds != "optimism" and names & {"optimism.json", "image", "patient"}:
         raise UsageError(f"{run}: holds what 'optimism' wrote. Give a new folder with --out.")
     if is_begun(run) and not resume:
-        raise UsageError(f"{run}: there is a run in this folder already. Give another --out, or go on with --resume.")
+        other = "" if resume is None else ", or go on with --resume"
+        raise UsageError(f"{run}: there is a run in this folder already. Give another --out{other}.")
 
 
 def check_same(saved: RunConfig, wanted: RunConfig, run: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,17 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from tests.bundle.keras.conftest import keras_probabilities, quietly
 from tests.bundle.keras.files import write_small
-from tests.bundle.small_bundle import lived_model, pictures
+from tests.bundle.small_bundle import lived_model, pictures, write_working
 
 from clearmargin.bundle.keras import exporting, write
 from clearmargin.bundle.keras.exporting import export_keras, write_checked
 from clearmargin.bundle.keras.network import ImportOptions, read_network
 from clearmargin.bundle.keras.real import Answer
 from clearmargin.bundle.read import Bundle
+from clearmargin.data.phantom import draw_patch
 from clearmargin.errors import BundleError, UsageError
 from clearmargin.images.preprocess import Preprocessing
 from clearmargin.models.contract import Classifier, Deployed
@@ -75,6 +78,21 @@ def test_normalised_pixels_are_normalised_inside(tmp_path: Path) -> None:
         network = read_network(made.path).classifier()
         plain = Preprocessing(width=36, height=32)
         np.testing.assert_allclose(probabilities(network, images, plain), probabilities(model, images, spec), atol=1e-6)
+
+
+@pytest.mark.usefixtures("no_keras")
+@pytest.mark.parametrize("name", [*RECIPES, "residual", "ensemble"])
+def test_what_is_exported_and_imported_again_gives_the_same_probabilities(name: str, tmp_path: Path) -> None:
+    for mean, std in ((0.0, 1.0), (0.7, 0.15), (0.02, 0.05)):
+        spec = SPEC.model_copy(update={"mean": mean, "std": std})
+        model, images = build(name), pictures(SPEC, 3)
+        expected = probabilities(model, images, spec)
+        for suffix in (".h5", ".keras"):
+            read = read_network(write_checked(tmp_path / f"a{suffix}", model, spec).path)
+            pixels = torch.from_numpy(images).permute(0, 3, 1, 2) * float(read.scale) + float(read.offset)
+            with torch.inference_mode():
+                again = torch.sigmoid(read.classifier()(pixels)).numpy()
+            np.testing.assert_allclose(again, expected, atol=1e-5)
 
 
 @pytest.mark.usefixtures("no_keras")
@@ -153,3 +171,27 @@ def test_more_names_than_an_attribute_holds_are_cut_into_several(
         opened = keras.models.load_model(made.path, compile=False)
     expected = probabilities(model, images, SPEC)
     np.testing.assert_allclose(keras_probabilities(opened, images.astype(np.float32) / 255), expected, atol=1e-5)
+
+
+def test_the_output_becomes_the_probability_of_predict_as_the_page_says(
+    keras: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], no_keras: None
+) -> None:
+    import clearmargin
+
+    spec = Preprocessing(width=24, height=24, mean=0.4, std=0.3)
+    write_working(tmp_path / "RUN" / "bundle", name="cbis_ddsm", spec=spec)
+    monkeypatch.chdir(tmp_path)
+    made = clearmargin.export("RUN", "model.keras", to="keras")
+    page = (Path(__file__).parents[3] / "docs" / "keras.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    predictor = clearmargin.load_bundle("RUN")
+    for seed in range(3):
+        Image.fromarray(draw_patch(seed % 2, seed, 24)).save("patch.png")
+        with quietly():
+            exec(code, values := {})
+        expected = predictor.predict(["patch.png"]).iloc[0]
+        assert capsys.readouterr().out == f"{expected['decision']}\n"
+        assert values["probability"] == pytest.approx(expected["probability"], abs=1e-5)
+    facts = " ".join(made.facts)
+    assert "probability = sigmoid(logit / 1.2345), malignant at or above 0.4321;" in facts
+    assert "context" not in facts

@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,6 +61,8 @@ def test_nothing_is_made_up(bundle: Path) -> None:
     card = (bundle / "MODEL_CARD.md").read_text()
     for text in ("**Imported**", "None is known", "holds no threshold", "written by Keras 2.2.4"):
         assert text in card
+    assert "nothing stops images of another kind: it has no gate" in card
+    assert "its gate stops" not in card
     assert "None," not in card
     assert "`None`" not in card
     assert "seed" not in card
@@ -152,7 +155,7 @@ def test_a_graph_that_someone_signed_anew_is_checked(bundle: Path, tmp_path: Pat
         (["--size", "50"], 2, "--size 50: give width and height"),
         (["--scale", "1/0"], 2, "--scale 1/0: give a number or a fraction"),
         (["--scale", "nan"], 2, "--scale nan"),
-        (["--scale", "-1"], 3, "--scale must be above 0"),
+        (["--scale", "-1"], 2, "--scale -1: must be above 0"),
         (["--scale", "1e-300"], 2, "beyond what pixels"),
         (["--malignant-index", "2"], 2, "--malignant-index"),
         (["--size", "9,8"], 3, "8×8 pixels, not of 9×8"),
@@ -164,6 +167,36 @@ def test_options_are_checked(
     path = write_small(tmp_path / "a.h5")
     assert main(["import-keras", str(path), "--out", str(tmp_path / "out"), *arguments]) == code
     assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"channels": "BGR"}, "channels 'BGR': give 'rgb' or 'bgr'."),
+        ({"malignant_index": 7}, "malignant_index 7: give 0 or 1."),
+        ({"fit": "crop"}, "fit 'crop': give 'pad' or 'stretch'."),
+        ({"size": "50,50"}, "size '50,50': give width and height, as (50, 50)."),
+    ],
+)
+def test_arguments_from_python_are_checked_before_the_file(tmp_path: Path, given: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        clearmargin.import_keras(tmp_path / "nowhere.h5", tmp_path / "out", **given)
+    assert str(caught.value) == message
+
+
+def test_what_is_a_bundle_already_is_not_imported(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "bundle").symlink_to(bundle)
+    (tmp_path / "m.onnx").write_bytes(b"x")
+    for place, message in [
+        (tmp_path / "m.clearmargin", "is a bundle already; give it wherever a BUNDLE is asked for."),
+        (bundle, "is a bundle already"),
+        (tmp_path / "run", "is a bundle already"),
+        (tmp_path / "m.onnx", "is an ONNX file. Give a Keras model"),
+    ]:
+        with pytest.raises(UsageError, match=message):
+            clearmargin.import_keras(place, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

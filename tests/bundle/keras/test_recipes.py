@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from tests.bundle.keras.conftest import keras_probabilities, our_probabilities, pixels_for, quietly, stir
-from tests.bundle.keras.files import small, write_old
+from tests.bundle.keras.files import small, write_old, write_small
 
 from clearmargin.bundle.keras.network import ImportOptions, read_network
 from clearmargin.errors import DataError, UnknownName, UsageError
+from clearmargin.types import Listener
 
 SIZE = (20, 20)
 
@@ -81,3 +83,16 @@ def test_without_a_recipe_the_ways_to_go_on_are_named(tmp_path: Path) -> None:
     short = write_old(tmp_path / "short.h5", None, {"conv": []})
     with pytest.raises(DataError, match="the file has nothing more"):
         read_network(short, ImportOptions(recipe="cbis_ddsm"))
+
+
+def test_options_that_change_nothing_are_named(tmp_path: Path) -> None:
+    class Notes(Listener):
+        def note(self, text: str) -> None:
+            said.append(text)
+
+    said: list[str] = []
+    read_network(write_small(tmp_path / "whole.h5"), ImportOptions(recipe="cancernet"), listener=Notes())
+    assert said == ["Note: --recipe cancernet changes nothing, since the file describes its network itself."]
+    path = write_old(tmp_path / "w.h5", None, small()[1])
+    with pytest.raises(UsageError, match=r"--offset 1/2: a recipe brings its own scale and offset; give --scale too"):
+        read_network(path, ImportOptions(recipe="cancernet", offset=Fraction(1, 2)))

@@ -83,10 +83,11 @@ def second(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def serve(folder: Path, *bundles: Path, limits: ServeLimits = ServeLimits(), token: str | None = None) -> Iterator[str]:
+def serve(folder: Path, *bundles: Path, limits: ServeLimits | None = None, token: str | None = None) -> Iterator[str]:
     """The address of a server that lives as long as the block."""
     for name in ("private", "state"):
         (folder / name).mkdir(mode=0o700, parents=True)
+    limits = limits or ServeLimits()
     settings = ServeSettings(folder / "private", folder / "state", limits, token=token)
     app = make_app(load_served(bundles, limits), settings)
     opened = open_socket("127.0.0.1", 0)

@@ -49,8 +49,8 @@ class Converted:
     arrays: Mapping[Place, Sequence[Array]]
     constants: Mapping[str, tuple[Shape, float]]
     channels_first: bool
-    scales_itself: bool
-    """The network begins with a rescaling of the pixels."""
+    rescaling: Rescale | None
+    """What the file's network begins with, where that is a rescaling of the pixels."""
 
 
 def convert_model(
@@ -100,8 +100,9 @@ def convert_model(
     used = set(graph.weights)
     arrays = {place: each for place, each in builder.arrays.items() if any(array.key in used for array in each)}
     constants = {key: value for key, value in builder.constants.items() if key in used}
-    first = graph.nodes[0]
-    return Converted(graph, head, arrays, constants, order == "first", isinstance(first, Rescale) and rescale is None)
+    first = next((node for node in graph.nodes if node.inputs == (start,)), None)
+    rescaling = first if isinstance(first, Rescale) else None
+    return Converted(graph, head, arrays, constants, order == "first", rescaling)
 
 
 def _run(builder: Builder, model: Model, inputs: list[str], scope: Place, depth: int) -> list[str]:

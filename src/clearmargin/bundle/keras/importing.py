@@ -21,9 +21,11 @@ from clearmargin.bundle.keras.isolate import read_isolated
 from clearmargin.bundle.keras.network import DEFAULT_SCALE, ImportOptions, KerasNetwork
 from clearmargin.bundle.keras.real import Answer, ask_keras
 from clearmargin.bundle.keras.write import write_keras
+from clearmargin.bundle.read import SUMS
 from clearmargin.bundle.schema import IMPORTED, Architecture, Imported, Lineage, ModelFile
+from clearmargin.bundle.single_file import SUFFIX
 from clearmargin.bundle.write import Network, check_new, write_bundle
-from clearmargin.errors import DataError
+from clearmargin.errors import DataError, UsageError
 from clearmargin.images.preprocess import Preprocessing
 from clearmargin.models.contract import Deployed, normalise, scale_pixels
 from clearmargin.models.graph import GraphClassifier
@@ -54,10 +56,11 @@ def import_keras(
 
     Raises:
         DataError: not a file that can be read, or not a network from one image to benign or malignant; names the layer.
-        UsageError: something is at `out` already.
+        UsageError: something is at `out` already, or the file is a bundle.
         BundleError: the exported network differs from the imported one.
     """
     check_new(out)
+    _check_no_bundle(file)
     listener.stage("read")
     read = read_isolated(file, options, listener=listener)
     digest = _hash(file)
@@ -76,10 +79,15 @@ def import_keras(
     return ImportedModel(out, model, read.head, difference, compared)
 
 
+def _check_no_bundle(file: Path) -> None:
+    if file.suffix.lower() == SUFFIX or any((each / SUMS).is_file() for each in (file, file / "bundle")):
+        raise UsageError(f"{file}: is a bundle already; give it wherever a BUNDLE is asked for.")
+    if file.suffix.lower() == ".onnx":
+        raise UsageError(f"{file}: is an ONNX file. Give a Keras model (.h5, .hdf5 or .keras).")
+
+
 def _preprocessing(read: KerasNetwork, options: ImportOptions) -> Preprocessing:
     """Value * scale + offset = (value / 255 - mean) / std."""
-    if read.scale <= 0:
-        raise DataError("--scale must be above 0: pixels are multiplied by it.")
     height, width, channels = read.graph.input
     scale, offset = (DEFAULT_SCALE, Fraction(0)) if read.inside else (read.scale, read.offset)
     std = 1 / (255 * scale)

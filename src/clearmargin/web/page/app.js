@@ -29,6 +29,8 @@ export function makeApp({ api, store, format }) {
   const deciding = makeDeciding(api, store, announce);
   /** @type {{ table?: any, detail?: any, compare?: any, choose?: () => void }} */
   const parts = {};
+  /** @type {File[]} */
+  const early = [];
 
   const app = {
     api, format, explaining, pictures, deciding, announce, redraw, parts,
@@ -68,12 +70,15 @@ export function makeApp({ api, store, format }) {
     /** @param {File[]} files */
     addFiles(files) {
       const model = currentModel(store.get());
+      if (!model) early.push(...files); // until it is known which models there are
       if (!model || !files.length) return;
       const first = deciding.add(files, model.name);
       announce(`${format.count(files.length)} files sent.`);
       if (first !== null && (WIDE.matches || files.length === 1)) app.go({ view: "image", id: first });
       else if (store.get().route.view !== "home") app.go({ view: "home", id: null });
     },
+
+    addEarly: () => app.addFiles(early.splice(0)),
 
     /** @param {{ name: string, blob: Blob }} example */
     addExample({ name, blob }) {

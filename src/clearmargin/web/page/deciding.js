@@ -1,7 +1,7 @@
 /** Files go to the server and rows come back: a few in one request, many as a job that can be watched and cancelled. */
 
 import { ApiError } from "./api.js";
-import { matchRows, nameOf } from "./match.js";
+import { matchRows, nameOf, sentName } from "./match.js";
 import { problemOf } from "./problems.js";
 
 /** More files than this go as a job. */
@@ -95,12 +95,13 @@ export function makeDeciding(api, store, announce) {
     if (!batch) return;
     const paths = rows.map((row) => row.path);
     const before = state.items.filter((item) => item.batch === id);
-    const same = before.length === rows.length && before.every((item, at) => item.name === paths[at]);
+    const same = before.length === rows.length && before.every((item, at) => item.path === paths[at]);
     const sources = matchRows(paths, batch.files);
     const after = rows.map((row, at) => ({
       id: same ? before[at].id : nextItem++,
       batch: id,
-      name: row.path,
+      path: row.path,
+      name: shownName(row.path, sources[at]),
       source: sources[at],
       answers: { ...(same ? before[at].answers : {}), [model]: row },
     }));
@@ -124,7 +125,7 @@ export function makeDeciding(api, store, announce) {
       const id = nextBatch++;
       const first = nextItem;
       const items = files.map((file) => ({
-        id: nextItem++, batch: id, name: nameOf(file), source: { file, member: null }, answers: {},
+        id: nextItem++, batch: id, path: sentName(file), name: nameOf(file), source: { file, member: null }, answers: {},
       }));
       store.set(({ batches, items: all }) => ({
         batches: [...batches, { id, files, runs: {} }],
@@ -157,6 +158,11 @@ export function makeDeciding(api, store, announce) {
 }
 
 /** @typedef {ReturnType<typeof makeDeciding>} Deciding */
+
+/** @param {string} path @param {import("./state.js").Source | null} source */
+function shownName(path, source) {
+  return source && path === sentName(source.file) ? nameOf(source.file) : path;
+}
 
 /** @param {any[]} details */
 function named(details) {

@@ -59,6 +59,7 @@ export function makeDetail(app) {
       fill(measured, figures(model, rules, app.format));
       rule.textContent = ruleOf(rules, app.format);
     });
+    point.hidden = decision === "pending"; // what comes above it then would move it
     viewer.render(state, item, model);
     meaning.render(state, item, model);
     similar.render(item, model);

@@ -28,7 +28,7 @@ export function makeDialogs(app) {
   const title = h("h2", { id: "over-title" });
   const close = h("button", { type: "button", class: "close", "aria-label": "Close", onclick: () => app.closeOver() }, "×");
   const content = h("div", { class: "content", tabindex: 0, role: "region", "aria-labelledby": "over-title" });
-  const dialog = h("dialog", { class: "over", "aria-labelledby": "over-title", onclose: () => app.closeOver() },
+  const dialog = h("dialog", { class: "over", "aria-labelledby": "over-title", onclose: () => dialog.open || app.closeOver() },
     h("header", {}, title, close), content);
   dialog.addEventListener("click", (/** @type {MouseEvent} */ event) => event.target === dialog && app.closeOver());
   document.body.append(dialog);

@@ -127,6 +127,7 @@ async function load() {
     const [models, version] = [await api.models(), await api.version()];
     store.set({ phase: "ready", models, version });
     app.arrive();
+    app.addEarly();
     void app.loadExamples();
   } catch (error) {
     const problem = problemOf(error);

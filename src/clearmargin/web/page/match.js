@@ -1,8 +1,17 @@
 /** Which file a row of the answer is about. Pure. */
 
+/** Characters of a name that the server keeps, its end. */
+const LONGEST = 500;
+
 /** The name under which a file is sent: its path where a folder was dropped. @param {File} file @returns {string} */
 export function nameOf(file) {
   return paths.get(file) ?? (file.webkitRelativePath || file.name);
+}
+
+/** The name as a form sends it, and as the answer gives it back. @param {File} file @returns {string} */
+export function sentName(file) {
+  const sent = nameOf(file).replace(/\r\n?|\n/g, "%0D%0A").replaceAll('"', "%22");
+  return [...sent].slice(-LONGEST).join("");
 }
 
 /** @type {WeakMap<File, string>} */
@@ -21,7 +30,7 @@ export function keepPath(file, path) {
 export function matchRows(rows, files) {
   /** @type {Map<string, File[]>} */
   const named = new Map();
-  for (const file of files) named.set(nameOf(file), [...(named.get(nameOf(file)) ?? []), file]);
+  for (const file of files) named.set(sentName(file), [...(named.get(sentName(file)) ?? []), file]);
   const whole = new Map(named);
   return rows.map((path) => {
     const exact = whole.get(path);

@@ -14,6 +14,7 @@ const TITLES = /** @type {Record<string, string>} */ ({
   busy: "The server is busy",
   stopping: "The server is stopping",
   timeout: "This took too long",
+  no_space: "The server’s disk is full",
   unauthorized: "A token is needed",
   cross_site: "This page is not where the server expects it",
   not_found: "Not there any more",

@@ -9,28 +9,35 @@ import { currentModel } from "./state.js";
 /** @param {App} app */
 export function makeRuns(app) {
   const element = h("div", { class: "runs" });
-  /** @type {Map<number, ReturnType<typeof makeLine>>} */
-  const lines = new Map();
+  /** @type {Map<string, ReturnType<typeof makeLine>>} */
+  const lines = new Map(); // what went wrong is a line of its own: the one before would jump to its height
 
   /** @param {import("./state.js").State} state */
   function render(state) {
     const model = currentModel(state);
     const open = state.batches.filter((batch) => model && batch.runs[model.name] && batch.runs[model.name].stage !== "done");
-    const wanted = new Set(open.map(({ id }) => id));
-    for (const [id, line] of lines) if (!wanted.has(id)) {
+    const name = model?.name ?? "";
+    const keyOf = (/** @type {import("./state.js").Batch} */ { id, runs }) => `${id}/${ended(runs[name])}`;
+    const wanted = new Set(open.map(keyOf));
+    for (const [key, line] of lines) if (!wanted.has(key)) {
       line.element.remove();
-      lines.delete(id);
+      lines.delete(key);
     }
     for (const batch of open) {
-      let line = lines.get(batch.id);
+      let line = lines.get(keyOf(batch));
       if (!line) {
-        lines.set(batch.id, (line = makeLine(app, batch.id)));
+        lines.set(keyOf(batch), (line = makeLine(app, batch.id)));
         element.append(line.element);
       }
-      line.render(batch, /** @type {any} */ (model).name);
+      line.render(batch, name);
     }
   }
   return { element, render };
+}
+
+/** @param {import("./state.js").Run} run */
+function ended({ stage }) {
+  return stage === "failed" || stage === "cancelled";
 }
 
 /** @param {App} app @param {number} id */
@@ -66,7 +73,7 @@ function makeLine(app, id) {
       text.textContent = app.format.bytes(batch.files.reduce((sum, file) => sum + file.size, 0));
     }
     fill(details, (run.problem?.details ?? []).slice(0, 5).map((detail) => h("li", {}, detail)));
-    const going = run.stage !== "failed" && run.stage !== "cancelled";
+    const going = !ended(run);
     bar.hidden = !going;
     if (run.stage === "job" && run.total) Object.assign(bar, { max: run.total, value: run.done });
     else bar.removeAttribute("value");

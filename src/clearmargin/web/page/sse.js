@@ -9,8 +9,9 @@ export function makeParser() {
   let id = null;
   return (text) => {
     rest += text;
-    const blocks = rest.replace(/\r\n?/g, "\n").split("\n\n");
-    rest = blocks.pop() ?? "";
+    const half = rest.endsWith("\r") ? "\r" : ""; // its \n may come with the next piece
+    const blocks = rest.slice(0, rest.length - half.length).replace(/\r\n?/g, "\n").split("\n\n");
+    rest = (blocks.pop() ?? "") + half;
     /** @type {ServerEvent[]} */
     const events = [];
     for (const block of blocks) {

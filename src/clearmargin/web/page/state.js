@@ -5,7 +5,7 @@ import { HOME } from "./route.js";
 /**
  * @typedef {import("./api.js").Row} Row
  * @typedef {{ file: File, member: string | null }} Source where the bytes of an image are
- * @typedef {{ id: number, batch: number, name: string, source: Source | null, answers: Record<string, Row> }} Item
+ * @typedef {{ id: number, batch: number, path: string, name: string, source: Source | null, answers: Record<string, Row> }} Item
  * @typedef {"sending" | "waiting" | "job" | "done" | "failed" | "cancelled"} Stage
  * @typedef {{ stage: Stage, done: number, total: number, started: number, until: number, job: string | null,
  *   problem: import("./problems.js").Problem | null, point: any }} Run

@@ -69,8 +69,10 @@ export function makeTable(app) {
       const decision = chip.dataset.decision;
       const n = decision === "all" ? state.items.length : (counts[decision] ?? 0);
       chip.setAttribute("aria-pressed", String(state.place.decision === decision));
-      chip.hidden = decision !== "all" && n === 0 && state.place.decision !== decision;
-      fill(chip, decision === "all" ? "All" : mark(decision), h("span", { class: "n" }, app.format.count(n)));
+      chip.classList.toggle("zero", n === 0);
+      const count = h("span", { class: "n" }, app.format.count(n));
+      count.style.minWidth = `${app.format.count(state.items.length).length}ch`; // it does not grow while results come
+      fill(chip, decision === "all" ? "All" : mark(decision), count);
     });
     if (document.activeElement !== search) search.value = state.place.name;
     heads.forEach((head, at) => {

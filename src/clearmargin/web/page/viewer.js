@@ -75,7 +75,7 @@ export function makeViewer(app) {
    *  @param {boolean} decided @param {any} facts */
   function drawLegend(map, decided, facts) {
     if (!decided || !facts) {
-      fill(legend, h("p", { class: "quiet" }, "There is no map of an image that was not decided."));
+      fill(legend, h("p", { class: "quiet" }, "A map is drawn of an image that was decided."));
       return;
     }
     const { signed, unit, has_scale: own } = facts;

@@ -1,6 +1,6 @@
 """The page, its parts, and the page that documents the API; all of them files of the package.
 
-The address of a part holds a hash of all parts, so that a browser may keep it for ever, and modules that import each
+The address of a part holds a hash of all parts, so that a browser may keep it for ever and modules that import each
 other by relative paths always are of one version.
 """
 
