@@ -40,6 +40,8 @@ def test_an_unknown_keyword_names_the_function_and_the_closest(name: str) -> Non
     [
         (np.zeros((8, 8), np.uint8), r"the shape \(8, 8\); an image is \(H, W, 1\) or \(H, W, 3\)"),
         (np.zeros((8, 8, 4), np.uint8), r"the shape \(8, 8, 4\)"),
+        (np.zeros((0, 8, 3), np.uint8), r"the shape \(0, 8, 3\)"),
+        (Image.new("RGB", (8, 8)), "pixels are an array, not Image"),
         (np.zeros((8, 8, 3), np.float32), "pixels are float32; an image has whole numbers"),
     ],
 )
@@ -49,8 +51,10 @@ def test_pixels_of_another_kind_are_refused(predictor: Predictor, pixels: NDArra
 
 
 def test_arrays_are_no_paths(predictor: Predictor) -> None:
-    with pytest.raises(UsageError, match=r"predict takes paths, not ndarray; give decoded images to predict_pixels"):
+    with pytest.raises(UsageError, match=r"images are paths, not ndarray; give decoded images to predict_pixels"):
         predictor.predict([np.zeros((8, 8, 3), np.uint8)])  # type: ignore[list-item]
+    with pytest.raises(UsageError, match="images are paths, not ndarray"):
+        predictor.predict(np.zeros((8, 8, 3), np.uint8))  # type: ignore[arg-type]
 
 
 def test_similar_takes_packed_images_alone(predictor: Predictor) -> None:

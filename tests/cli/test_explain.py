@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +16,13 @@ from tests.slides import Placed
 
 import clearmargin
 from clearmargin.bundle.read import read_bundle
+from clearmargin.errors import UsageError
+from clearmargin.explanation import explainer
+from clearmargin.explanation.draw import ALPHA
 from clearmargin.explanation.methods import METHODS
 from clearmargin.files import partial_path
 from clearmargin.images.preprocess import Preprocessing
+from clearmargin.images.read import read_image
 
 Call = Callable[..., Answer]
 
@@ -63,6 +68,31 @@ def test_pictures_maps_and_an_index_of_them(call: Call, small_run: SmallRun, tmp
     named = {str(row[kind]) for row in listed for kind in ("picture", "map")}
     assert {file.name for file in out.iterdir()} == {*named, "explanations.jsonl"}
     assert len(named) == 8
+
+
+def test_the_table_says_that_a_map_is_empty(
+    call: Call, small_run: SmallRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        explainer, "explain_packed", lambda _model, _spec, images, *, method: np.zeros(images.shape[:3], np.float32)
+    )
+    answer = call("explain", small_run.folder, *some(small_run, 1), "--out", tmp_path / "out")
+    assert answer.code == 0, answer.err
+    assert "No place spoke for malignant: the map is zero everywhere)" in answer.out
+    (row,) = rows((tmp_path / "out" / "explanations.jsonl").read_text())
+    assert row["remarks"] == ["No place spoke for malignant: the map is zero everywhere."]
+
+
+def test_a_network_that_hardly_moves_is_noted_once(
+    call: Call, small_run: SmallRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(explainer.Explainer, "full_reach", lambda *_: 0.1)
+    answer = call("explain", small_run.folder, *some(small_run), "--out", tmp_path / "out")
+    assert answer.code == 0, answer.err
+    assert answer.err.count("this network hardly moves") == 1
+    assert "hardly" not in answer.out
+    listed = rows((tmp_path / "out" / "explanations.jsonl").read_text())
+    assert all("hardly moves" in str(row["remarks"]) for row in listed)
 
 
 def test_files_of_one_name_do_not_take_each_others_place(call: Call, small_run: SmallRun, tmp_path: Path) -> None:
@@ -171,19 +201,45 @@ def test_it_says_that_neighbours_are_left_out(call: Call, placed: Placed, tmp_pa
     answer = call("explain", placed.run, *patches, "--out", tmp_path / "out", "--format", "json")
     assert answer.code == 0, answer.err
     assert "explained is what the network says of each patch by itself" in answer.err
+    explained = clearmargin.load_explainer(placed.run).explain(read_image(str(patches[0])))
+    assert explained.explanations[0].alone
     alone = rows(call("predict", placed.run, *patches, "--no-context", "--format", "json").out)
     assert [row["probability"] for row in rows(answer.out)] == [row["probability"] for row in alone]
 
 
 def test_from_python(small_run: SmallRun, tmp_path: Path) -> None:
     files = some(small_run)
-    table = clearmargin.explain(
-        small_run.folder, [str(file) for file in files], tmp_path / "out", methods=["hires_cam"]
-    )
+    table = clearmargin.explain(small_run.folder, [str(file) for file in files], tmp_path / "out", methods="hires_cam")
     assert table["path"].tolist() == [str(file) for file in files]
     assert all((tmp_path / "out" / name).is_file() for name in table["picture"])
     explainer = clearmargin.load_explainer(small_run.folder)
     assert isinstance(explainer, clearmargin.Explainer)
+
+
+@pytest.mark.parametrize("alpha", [4, 0, -0.5, float("nan"), "0.5"])
+def test_python_refuses_an_opacity_that_cannot_be(small_run: SmallRun, tmp_path: Path, alpha: Any) -> None:
+    with pytest.raises(UsageError, match=r"^alpha: .* is no number from 0\.05 to 1\.$"):
+        clearmargin.explain(small_run.folder, some(small_run), tmp_path / "out", alpha=alpha)
+    assert not (tmp_path / "out").exists()
+
+
+def test_from_python_with_pixels_in_the_place_of_paths(small_run: SmallRun, tmp_path: Path) -> None:
+    pixels: Any = read_image(str(some(small_run, 1)[0]))
+    with pytest.raises(UsageError, match="images are paths, not ndarray"):
+        clearmargin.explain(small_run.folder, [some(small_run, 1)[0], pixels], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_help_says_how_much_full_colour_hides(call: Call) -> None:
+    assert f"default: {ALPHA}" in call("explain", "--help").out
+
+
+def test_an_explanation_knows_that_the_gate_was_switched_off(small_run: SmallRun) -> None:
+    pixels = read_image(str(some(small_run, 1)[0]))
+    for gate in (True, False):
+        explained = clearmargin.load_explainer(small_run.folder, gate=gate).explain(pixels)
+        assert ("not gated" in str(explained.explanations[0].reason)) is not gate
+        assert explained.explanations[0].reason == explained.prediction.reason
 
 
 def test_calibrate_makes_the_scale_anew(call: Call, small_run: SmallRun, tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ import torch
 from tests.bundle.small_bundle import write_working
 from tests.explanation.conftest import FULL, SPEC
 
+from clearmargin.bundle.schema import SaliencyScale
+from clearmargin.decision import Abstention
 from clearmargin.errors import BundleError, UnknownName
 from clearmargin.explanation import explainer as module
 from clearmargin.explanation.explainer import Explainer
@@ -38,10 +40,22 @@ def test_what_is_explained_is_what_predict_decides(explainer: Explainer, records
             assert each.map.dtype == np.float32
 
 
-def test_an_explanation_has_the_reason_of_its_prediction(bundle: Path, records: list[Record]) -> None:
-    explainer = Explainer(load_bundle(bundle, gate=False))
-    for image in explainer.explain_records([records[0], records[2]]):
-        assert [each.reason for each in image.explanations] == [image.prediction.reason]
+def test_it_knows_where_the_model_cannot_tell(tmp_path: Path, records: list[Record]) -> None:
+    withheld = Abstention(coverage=0.9, low=0.0, high=1.0, n_units=12, unit="patient")
+    scales = {"grad_cam": SaliencyScale(saturation=FULL, rule="made up", images=3, of="images of validation")}
+    write_working(tmp_path / "unsure", name="cbis_ddsm", spec=SPEC, conformal=withheld, saliency=scales)
+    explained = next(Explainer(load_bundle(tmp_path / "unsure")).explain_records(records[:1])).explanations[0]
+    assert (explained.decision, explained.between) == ("abstain", (0.0, 1.0))
+
+
+def test_full_colour_all_over_the_image_is_told_in_logits(explainer: Explainer, records: list[Record]) -> None:
+    places = {"integrated_gradients": 24 * 20, "occlusion": 24 * 20 / 4**2}
+    height, width, _ = SPEC.shape
+    features = explainer.model.forward_features(torch.zeros(1, 3, height, width)).shape
+    places["grad_cam"] = features[2] * features[3]
+    image = next(explainer.explain_records(records[:1], methods=list(places)))
+    for each in image.explanations:
+        assert each.full_reach == pytest.approx(FULL * places[each.method])
 
 
 def test_a_refused_image_does_not_stop_the_others(explainer: Explainer, records: list[Record]) -> None:
@@ -117,6 +131,21 @@ def test_without_a_scale_one_is_found_or_refused(tmp_path: Path, records: list[R
     assert (each.scale.of, each.scale.images) == ("noise", 6)
     assert not explainer.has_scale("occlusion")
     assert explainer.scale("occlusion") == each.scale
+
+
+@pytest.mark.parametrize("methods", ["occlusion", ["occlusion"], ["occlusion", "occlusion"]])
+def test_one_method_is_named_by_itself_or_in_a_list(
+    explainer: Explainer, records: list[Record], methods: str | list[str]
+) -> None:
+    of_pixels = explainer.explain(read_image(records[0].path), methods=methods)
+    of_record = next(explainer.explain_records(records[:1], methods=methods))
+    for explained in (of_pixels, of_record):
+        assert [each.method for each in explained.explanations] == ["occlusion"]
+
+
+def test_all_methods_are_asked_for_by_one_word(explainer: Explainer, records: list[Record]) -> None:
+    explained = explainer.explain(read_image(records[0].path), methods="all")
+    assert [each.method for each in explained.explanations] == list(METHODS)
 
 
 def test_an_unknown_method_is_refused_before_anything_is_read(explainer: Explainer) -> None:

@@ -14,7 +14,7 @@ from clearmargin.explanation.explainer import Explained, Explainer, Explanation
 from clearmargin.explanation.lettering import Font
 from clearmargin.explanation.picture import draw_picture
 from clearmargin.images.limits import Pixels
-from clearmargin.types import Record
+from clearmargin.types import Decision, Record
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def legend_of(pixels: Pixels, explanations: Sequence[Explanation], monkeypatch: 
 
 
 def test_the_picture_holds_image_map_and_legend(explained: list[Explained], pixels: Pixels) -> None:
-    picture = draw_picture(pixels, explained[0].explanations, note="More.")
+    picture = draw_picture(pixels, explained[0].explanations)
     assert picture.width >= 3 * 384
     assert picture.height > 320 + 100
     drawn = np.asarray(picture)
@@ -83,12 +83,58 @@ def test_it_says_that_it_was_not_gated_and_why_a_decision_is_withheld(
     assert f"Too uncertain.\n{stamp}" in both
 
 
-def test_an_abstention_is_told_with_its_range_and_an_empty_map_as_one(
+def test_a_map_of_zeros_is_said_to_be_one(
+    explained: list[Explained], pixels: Pixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for each, said in zip(
+        explained[0].explanations, ("No place spoke for malignant", "No place moved it"), strict=True
+    ):
+        assert each.map.any()
+        assert said not in legend_of(pixels, [each], monkeypatch)
+        zero = replace(each, map=np.zeros_like(each.map))
+        assert f"{said}: the map is zero everywhere." in legend_of(pixels, [zero], monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("decision", "between", "said"),
+    [
+        ("malignant", None, "Malignant: probability of malignant 0.500, malignant from 0.460."),
+        ("abstain", (0.3911, 0.6089), "Cannot tell: probability of malignant 0.500, undecided from 0.391 to 0.609."),
+        (
+            "benign",
+            (0.7, 0.8),
+            "Benign: probability of malignant 0.500, malignant from 0.460 (undecided from 0.700 to 0.800).",
+        ),
+    ],
+)
+def test_it_says_by_which_number_it_was_decided(
+    *,
+    decision: Decision,
+    between: tuple[float, float] | None,
+    said: str,
+    pixels: Pixels,
+    one: Explanation,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    each = replace(one, decision=decision, probability=0.5, between=between)
+    assert said in legend_of(pixels, [each], monkeypatch).splitlines()
+
+
+def test_a_network_that_hardly_moves_is_said_to(
+    explained: list[Explained], pixels: Pixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for each in explained[0].explanations:
+        moves = replace(each, full_reach=4.7)
+        assert "hardly moves" not in legend_of(pixels, [moves], monkeypatch)
+        scale = each.scale.model_copy(update={"saturation": 0.00198})
+        faint = replace(each, scale=scale, full_reach=0.097)
+        said = "Full colour is 0.00198 logits, and all over the image 0.097: this network hardly moves."
+        assert said in legend_of(pixels, [faint], monkeypatch)
+
+
+def test_it_says_that_neighbours_are_left_out(
     pixels: Pixels, one: Explanation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    withheld = replace(one, decision="abstain", probability=0.5, threshold=0.4, between=(0.391, 0.609))
-    told = legend_of(pixels, [withheld], monkeypatch)
-    assert "Cannot tell: probability of malignant 0.500, undecided from 0.391 to 0.609." in told
-    assert "malignant from" not in told
-    assert "zero everywhere" not in told
-    assert "zero everywhere" in legend_of(pixels, [replace(one, map=np.zeros_like(one.map))], monkeypatch)
+    said = "This is about the patch by itself, without its neighbours in the slide."
+    assert said not in legend_of(pixels, [one], monkeypatch)
+    assert said in legend_of(pixels, [replace(one, alone=True)], monkeypatch).splitlines()

@@ -16,7 +16,7 @@ from clearmargin.bundle.schema import Context, Decisions
 from clearmargin.context import Grid
 from clearmargin.data.phantom import PhantomSettings, write_phantom
 from clearmargin.evaluation.gate import fit_gate
-from clearmargin.gate import FALSE_REFUSALS, Gate
+from clearmargin.gate import FALSE_REFUSALS, Evidence, Gate, Look, Matrix, Sizes, Tail
 from clearmargin.images.look import LOOK, VISIBLE, measure_look
 from clearmargin.images.preprocess import Preprocessing
 from clearmargin.images.read import read_image
@@ -122,13 +122,29 @@ def test_an_image_without_colour_is_refused(predictor: Predictor, tissue: Tissue
 
 def test_a_negative_is_refused_as_one(predictor: Predictor, tissue: Tissue) -> None:
     reason = one_refusal(predictor, 255 - tissue.images[0])
-    assert reason == "perhaps inverted: its negative is not unlike the training images"
+    assert reason.startswith("perhaps inverted: its negative is not unlike the training images, and as it is: ")
+    assert ", accepted " in reason
+
+
+@pytest.mark.parametrize(("low", "word"), [(0.2, "unlike the training images: "), (-3.4, "perhaps inverted: ")])
+def test_an_image_is_perhaps_inverted_only_where_its_negative_is_much_more_typical(low: float, word: str) -> None:
+    evidence = Evidence(chosen_on="x", unit="image", n_units=9, n_images=9, share=0.0)
+    tail = Tail(low=low, middle=0.6, high=0.65)
+    look = Look(
+        statistics={"brightness": tail}, joint=Matrix.of([[0.0]]), joint_edge=1.0, threshold=1.0, evidence=evidence
+    )
+    sizes = Sizes(smallest=(8, 8), largest=(8, 8), factor=2)
+    gate = InputGate(Gate(sizes=sizes, grey=None, blank=True, look=look, chosen_on="x"))
+    # Brightness 0.655 is 1.1 above the middle; that of its negative, 0.345, is 0.64 or 0.06 below.
+    (reason,) = gate.refusals(np.full((1, 8, 8, 3), 167, np.uint8), None)
+    assert reason is not None
+    assert reason.startswith(word)
 
 
 def test_a_blurred_image_is_refused_as_such(predictor: Predictor, tissue: Tissue) -> None:
     answers = [predictor.predict_pixels(blurred(image)).reason or "" for image in tissue.images[:40]]
-    words = "unlike the training images: blurred (bends by differences of neighbouring pixels "
-    assert sum(reason.startswith(words) and ", accepted from " in reason for reason in answers) > 10
+    words = "unlike the training images: blurred (sharpness "
+    assert sum(reason.startswith(words) and ", accepted " in reason for reason in answers) > 10
 
 
 def test_a_dark_image_is_refused_with_its_values(predictor: Predictor, tissue: Tissue) -> None:

@@ -26,9 +26,9 @@ from tests.predict.conftest import SPEC
 from clearmargin.bundle.read import read_bundle
 from clearmargin.decision import Abstention, Beta, Calibration, Isotonic, Level, Platt, Pooling, decide, probability
 from clearmargin.errors import BundleError, DataError
-from clearmargin.images import preprocess
 from clearmargin.images.limits import Limits
 from clearmargin.images.read import EncodedImage, read_encoded, read_image
+from clearmargin.predict import predictor as module
 from clearmargin.predict.pooled import pool_predictions
 from clearmargin.predict.predictor import PREDICTION_KEYS, Predictor, load_bundle, prediction_row
 from clearmargin.types import Prediction, Record
@@ -183,7 +183,7 @@ def slow_reading(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         paths.append(path)
         return read_encoded(path, limits)
 
-    monkeypatch.setattr(preprocess, "read_encoded", read)
+    monkeypatch.setattr(module, "read_encoded", read)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     return paths
 

@@ -154,7 +154,7 @@ def load_explainer(bundle: Pathlike, *, gate: bool = True) -> Explainer:
 
 def explain(
     bundle: Pathlike,
-    images: Sequence[Pathlike],
+    images: Pathlike | Sequence[Pathlike],
     out: Pathlike,
     *,
     methods: str | Sequence[str] = (),
@@ -171,7 +171,7 @@ def explain(
         images: paths of single images.
         out: the folder to make.
         methods: one or several of `clearmargin.explanation.methods.METHODS`, or `all`; the default one when empty.
-        alpha: how much of the image full colour hides, from 0 to 1.
+        alpha: how much of the image full colour hides, from 0.05 to 1; 0.6 when None.
         pictures: write a PNG of each.
         maps: write a .npy of each: float32, in the network's input.
         legend: pictures have the image beside the map and a legend below.
@@ -182,17 +182,16 @@ def explain(
     """
     import pandas as pd
 
-    from clearmargin.explanation.draw import ALPHA
-    from clearmargin.explanation.methods import DEFAULT_METHOD, METHODS
+    from clearmargin.explanation.draw import ALPHA, check_alpha
+    from clearmargin.explanation.methods import find_methods
     from clearmargin.explanation.write import check_folder, write_explanations
-    from clearmargin.predict.records import record_of_path
+    from clearmargin.predict.records import records_of_paths
 
+    opacity = ALPHA if alpha is None else alpha
+    check_alpha(opacity)
+    names, records = find_methods(methods), records_of_paths(images)
     explainer = load_explainer(bundle, gate=gate)
     check_folder(Path(out))
-    records = [record_of_path(str(path)) for path in ([images] if isinstance(images, str | os.PathLike) else images)]
-    named = [methods] if isinstance(methods, str) else list(methods)
-    names = list(METHODS) if named == ["all"] else named or [DEFAULT_METHOD]
     explained = explainer.explain_records(records, methods=names)
-    opacity = ALPHA if alpha is None else alpha
     rows = write_explanations(explained, Path(out), alpha=opacity, pictures=pictures, maps=maps, legend=legend)
     return pd.DataFrame(list(rows))

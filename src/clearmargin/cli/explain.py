@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from clearmargin.cli.options import BundlePath, Frame, Gated
 from clearmargin.cli.predict import CROPS_ONLY, gate_note, refused_words
-from clearmargin.errors import counted, one_line
+from clearmargin.errors import one_line
 
 if TYPE_CHECKING:
-    from clearmargin.bundle.schema import ModelFile
+    from clearmargin.explanation.explainer import Explainer
 
 _ALONE = (
     "explained is what the network says of each patch by itself; the neighbours in its slide, which 'predict' counts "
@@ -35,9 +35,7 @@ def explain(
             metavar="NAME", help="How to explain, can be given several times; 'all' for all. See docs/explain.md."
         ),
     ] = None,
-    alpha: Annotated[
-        float | None, typer.Option(min=0.05, max=1.0, help="How much of the image full colour hides.")
-    ] = None,
+    alpha: Annotated[float, typer.Option(min=0.05, max=1.0, help="How much of the image full colour hides.")] = 0.6,
     pictures: Annotated[bool, typer.Option("--pictures/--no-pictures", help="Write a PNG of each.")] = True,
     maps: Annotated[bool, typer.Option("--maps/--no-maps", help="Write the raw map of each as .npy.")] = True,
     legend: Annotated[
@@ -51,68 +49,65 @@ def explain(
     from clearmargin import api
     from clearmargin.cli.inputs import Inputs
     from clearmargin.errors import AllRefused
-    from clearmargin.explanation.draw import ALPHA
-    from clearmargin.explanation.methods import DEFAULT_METHOD, METHODS, find_method
+    from clearmargin.explanation.methods import find_methods
     from clearmargin.explanation.write import INDEX, check_folder, write_explanations
 
-    names = list(METHODS) if method == ["all"] else list(dict.fromkeys(method or [DEFAULT_METHOD]))
-    for name in names:
-        find_method(name)
+    names = find_methods(method or ())
     records = Inputs(paths, frame=frame)
     explainer = api.load_explainer(bundle, gate=gate)
     check_folder(out)
-    model = explainer.predictor.bundle.model
-    for said in _notes(model, gate=gate, drawn=[name for name in names if not explainer.has_scale(name)]):
-        print(f"Note: {said}", file=sys.stderr)
+    notes = list(_notes(explainer, names, gate=gate))
+    for note in notes:
+        print(f"Note: {note}", file=sys.stderr)
     if output == "table":
         print(f"{'decision':<10} {'probability':>11}  {'method':<20} path")
     rows = write_explanations(
         explainer.explain_records(records, methods=names),
         out,
-        alpha=ALPHA if alpha is None else alpha,
+        alpha=alpha,
         pictures=pictures,
         maps=maps,
         legend=legend,
-        note="What is explained is the patch by itself, without its neighbours." if model.context is not None else "",
     )
-    refused = empty = 0
+    refused = 0
     for row in rows:
         refused += row["method"] is None
-        empty += row.get("largest") == 0 == row.get("smallest")
         if output == "json":
             sys.stdout.write(json.dumps(row) + "\n")
         else:
-            print(_line(row))
+            print(_line(row, known=notes))
     if refused:
         print(refused_words(refused, len(records)), file=sys.stderr)
-    if empty:
-        maps_are = counted(empty, "map is", "maps are")
-        print(f"Note: {maps_are} zero everywhere: by that method no place moved the network.", file=sys.stderr)
     if output == "table":
         print(f"\nwritten to {out}, listed in {out / INDEX}", file=sys.stderr)
     if refused == len(records):
         raise AllRefused(f"every input was refused ({len(records):,} in all); see the reasons above.")
 
 
-def _notes(model: ModelFile, *, gate: bool, drawn: list[str]) -> Iterator[str]:
-    """What to know of all explanations; `drawn` are the methods whose colour scale the bundle does not have."""
+def _notes(explainer: Explainer, names: Sequence[str], *, gate: bool) -> Iterator[str]:
+    """What to know of all the explanations."""
     from clearmargin.data.phantom import DRAWN
+    from clearmargin.explanation.words import say_faint
 
+    model = explainer.predictor.bundle.model
     if not gate and (said := gate_note(model, gate=gate)):
         yield said
     if model.content == "lesion":
         yield CROPS_ONLY
     if model.context is not None:
         yield _ALONE
-    if drawn:
+    if drawn := [name for name in names if not explainer.has_scale(name)]:
         yield (
             f"the bundle has no colour scale for {', '.join(drawn)}; it is found on {DRAWN}, which differ "
             "from yours. 'calibrate' makes one from your own."
         )
+    yield from filter(None, (say_faint(explainer.scale(name).saturation, explainer.full_reach(name)) for name in names))
 
 
-def _line(row: dict[str, object]) -> str:
+def _line(row: dict[str, Any], *, known: Container[str]) -> str:
+    """The row of the table, without the remarks that are known already."""
     chance = "-" if row["probability"] is None else f"{row['probability']:.4f}"
-    reason = f"  ({row['reason']})" if row["reason"] else ""
-    method = row["method"] or "-"
-    return f"{row['decision']!s:<10} {chance:>11}  {method!s:<20} {one_line(str(row['path']))}{one_line(reason)}"
+    remarks = [remark.rstrip(".") for remark in row["remarks"] if remark not in known]
+    said = "; ".join([*filter(None, [row["reason"]]), *remarks])
+    line = f"{row['decision']!s:<10} {chance:>11}  {row['method'] or '-':<20} {one_line(row['path'])}"
+    return f"{line}  ({one_line(said)})" if said else line

@@ -13,12 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from clearmargin.errors import UsageError
 from clearmargin.explanation.explainer import Explanation
 from clearmargin.explanation.place import lay_over
 from clearmargin.images.limits import Pixels
 
 ALPHA = 0.6
 """How much of the image full colour hides."""
+LEAST_ALPHA = 0.05
+"""Less of a colour cannot be seen."""
 SMALLEST_PX, LARGEST_PX = 400, 1024
 """The longer side of what is shown: smaller images are enlarged by a whole number, larger ones reduced."""
 
@@ -47,6 +50,16 @@ class Shown:
             return cls((max(1, round(size[0] * scale)), max(1, round(size[1] * scale))))
         times = max(1, SMALLEST_PX // longer)
         return cls((size[0] * times, size[1] * times))
+
+
+def check_alpha(alpha: float) -> None:
+    """Passes when full colour may hide so much of the image.
+
+    Raises:
+        UsageError: it may not.
+    """
+    if not isinstance(alpha, int | float) or not LEAST_ALPHA <= alpha <= 1:
+        raise UsageError(f"alpha: {alpha!r} is no number from {LEAST_ALPHA:g} to 1.")
 
 
 def show_image(pixels: Pixels) -> Image.Image:

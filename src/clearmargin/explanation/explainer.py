@@ -6,6 +6,7 @@ torch weights must give what the exported network gave. Memory is bounded by one
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from clearmargin.bundle.schema import SaliencyScale
 from clearmargin.bundle.torch_model import load_torch_model
 from clearmargin.errors import BundleError, ImageError
-from clearmargin.explanation.methods import DEFAULT_METHOD, find_method, without_anything
+from clearmargin.explanation.methods import DEFAULT_METHOD, find_method, find_methods, without_anything
 from clearmargin.explanation.scale import batch_size, explain_packed, measure_scales, to_input
 from clearmargin.images.limits import Pixels
 from clearmargin.images.preprocess import Placement, Preprocessing
@@ -54,7 +55,11 @@ class Explanation:
     reason: str | None = None
     """Of the prediction: why it was withheld, and whether the gate was switched off."""
     between: tuple[float, float] | None = None
-    """Probabilities from and to which the decision is withheld; None where it never is."""
+    """Probabilities for which the decision is withheld, both included; None where none is."""
+    full_reach: float = math.inf
+    """Logits that full colour all over the image would be, about; little where the network hardly moves."""
+    alone: bool = False
+    """Neighbours in the slide, which count in this bundle where places are known, are left out."""
 
     @property
     def strength(self) -> NDArray[np.float32]:
@@ -88,6 +93,7 @@ class Explainer:
         self.model = load_torch_model(predictor.bundle).requires_grad_(False)
         self._spec = predictor.bundle.model.preprocessing
         self._scales = dict(predictor.bundle.model.saliency or {})
+        self._reach: dict[str, float] = {}
         self._scale_images, self._scale_of = scale_images, scale_of
 
     def scale(self, method: str) -> SaliencyScale:
@@ -107,25 +113,39 @@ class Explainer:
             self._scales |= measure_scales(self.model, self._spec, images, of=self._scale_of, methods=[method])
         return self._scales[method]
 
+    def full_reach(self, method: str) -> float:
+        """Logits that full colour all over an image would be, about.
+
+        Raises:
+            UnknownName: no such method.
+            BundleError: there is no colour scale.
+        """
+        if method not in self._reach:
+            height, width, channels = self._spec.shape
+            places = find_method(method).places(self.model, (channels, height, width))
+            self._reach[method] = self.scale(method).saturation * places
+        return self._reach[method]
+
     def has_scale(self, method: str) -> bool:
         """The bundle itself has a colour scale for the method."""
         return method in (self.predictor.bundle.model.saliency or {})
 
-    def explain(self, pixels: Pixels, *, methods: Sequence[str] = (DEFAULT_METHOD,)) -> Explained:
+    def explain(self, pixels: Pixels, *, methods: str | Sequence[str] = DEFAULT_METHOD) -> Explained:
         """The explanations of one decoded image.
 
         Args:
             pixels: uint8 or uint16, (H, W, C), C = 1 or 3.
-            methods: of METHODS.
+            methods: of METHODS, or `all`.
 
         Raises:
             UnknownName: no such method.
+            UsageError: the pixels are no such array.
             BundleError: weights and exported network do not agree, or there is no colour scale.
         """
-        return next(iter(self._explain([(Record(""), pixels)], methods)))
+        return next(iter(self._explain([(Record(""), pixels)], find_methods(methods))))
 
     def explain_records(
-        self, records: Iterable[Record], *, methods: Sequence[str] = (DEFAULT_METHOD,)
+        self, records: Iterable[Record], *, methods: str | Sequence[str] = DEFAULT_METHOD
     ) -> Iterator[Explained]:
         """The explanations of each image, in the order of the records; one that cannot be read is refused.
 
@@ -133,17 +153,18 @@ class Explainer:
             UnknownName: no such method.
             BundleError: weights and exported network do not agree, or there is no colour scale.
         """
-        for method in methods:
-            self.scale(method)
+        names = find_methods(methods)
+        for name in names:
+            self.scale(name)
         waiting: list[tuple[Record, Pixels | ImageError]] = []
         size = batch_size(self._spec)
         for record in records:
             waiting.append((record, self._read(record)))
             held = sum(image.nbytes for _, image in waiting if not isinstance(image, ImageError))
             if len(waiting) >= size or held > _MOST_BYTES:
-                yield from self._explain(waiting, methods)
+                yield from self._explain(waiting, names)
                 waiting = []
-        yield from self._explain(waiting, methods)
+        yield from self._explain(waiting, names)
 
     def _read(self, record: Record) -> Pixels | ImageError:
         try:
@@ -207,7 +228,7 @@ class Explainer:
         plain_logit: float | None,
     ) -> Explanation:
         assert prediction.logit is not None and prediction.probability is not None
-        rule = self.predictor.bundle.model
+        model = self.predictor.bundle.model
         return Explanation(
             prediction.record,
             method,
@@ -216,11 +237,13 @@ class Explainer:
             prediction.logit,
             prediction.probability,
             prediction.decision,
-            rule.decision_point.threshold,
+            model.decision_point.threshold,
             self.scale(method),
             plain_logit,
             prediction.reason,
-            rule.conformal.between if rule.conformal else None,
+            model.conformal.between if model.conformal is not None else None,
+            self.full_reach(method),
+            model.context is not None,
         )
 
     @torch.no_grad()

@@ -14,7 +14,7 @@ divided by what one image holds: the unit is logits, so that maps of two images 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +34,8 @@ _RESIDUAL = 0.02
 _CHUNK_VALUES = 2**21
 """Input values that go through a network at a time."""
 
+Places = Callable[[Classifier, tuple[int, int, int]], float]
+"""Model and shape (C, H, W) of its input."""
 Compute = Callable[[Classifier, Tensor, Tensor], Tensor]
 """Model, x (B, C, H, W) normalised, what is there if nothing is (as x, or broadcast to it); gives maps (B, H, W)."""
 
@@ -46,6 +48,8 @@ class Method:
     signed: bool
     unit: str
     compute: Compute
+    places: Places
+    """How many values side by side make up the logit of an image."""
     passes: Callable[[int, int], int] = lambda height, width: 2  # noqa: ARG005
     """How many times about an image of this height and width goes through the network."""
 
@@ -194,18 +198,54 @@ def _of_features(formula: Callable[[Tensor, Tensor], Tensor]) -> Compute:
     return compute
 
 
+def _of_map(model: Classifier, shape: tuple[int, int, int]) -> float:
+    with torch.no_grad():
+        return float(np.prod(model.forward_features(torch.zeros(1, *shape)).shape[2:]))
+
+
+def _of_map_without_mean(model: Classifier, shape: tuple[int, int, int]) -> float:  # noqa: ARG001
+    return 2  # Grad-CAM++ halves the sum of the gradients, of which Grad-CAM takes the mean
+
+
+def _of_pixels(model: Classifier, shape: tuple[int, int, int]) -> float:  # noqa: ARG001
+    return float(shape[1] * shape[2])
+
+
+def _of_windows(model: Classifier, shape: tuple[int, int, int]) -> float:  # noqa: ARG001
+    return shape[1] * shape[2] / occlusion_window(shape[1], shape[2])[0] ** 2
+
+
 _PER_CELL = "logits for each place of the feature map"
 METHODS: dict[str, Method] = {
-    "grad_cam": Method("Grad-CAM", False, _PER_CELL, _of_features(grad_cam)),
-    "grad_cam_pp": Method("Grad-CAM++", False, _PER_CELL, _of_features(grad_cam_pp)),
-    "hires_cam": Method("HiResCAM", False, _PER_CELL, _of_features(hires_cam)),
-    "layer_cam": Method("LayerCAM", False, _PER_CELL, _of_features(layer_cam)),
+    "grad_cam": Method("Grad-CAM", False, _PER_CELL, _of_features(grad_cam), _of_map),
+    "grad_cam_pp": Method("Grad-CAM++", False, _PER_CELL, _of_features(grad_cam_pp), _of_map_without_mean),
+    "hires_cam": Method("HiResCAM", False, _PER_CELL, _of_features(hires_cam), _of_map),
+    "layer_cam": Method("LayerCAM", False, _PER_CELL, _of_features(layer_cam), _of_map),
     "integrated_gradients": Method(
-        "Integrated gradients", True, "logits for each pixel", integrated_gradients, _integration_passes
+        "Integrated gradients", True, "logits for each pixel", integrated_gradients, _of_pixels, _integration_passes
     ),
-    "occlusion": Method("Occlusion", True, "logits lost when covered", occlusion, _occlusion_passes),
+    "occlusion": Method("Occlusion", True, "logits lost when covered", occlusion, _of_windows, _occlusion_passes),
 }
 DEFAULT_METHOD = "grad_cam"
+EVERY = "all"
+"""In the place of names."""
+
+
+def find_methods(names: str | Sequence[str] = ()) -> list[str]:
+    """The names of the methods that are meant, each once: the default one of none, every one where one is `all`.
+
+    Raises:
+        UnknownName: there is no such method.
+
+    >>> find_methods("occlusion"), find_methods(), find_methods(["all"]) == list(METHODS)
+    (['occlusion'], ['grad_cam'], True)
+    """
+    given = [names] if isinstance(names, str) else list(names)
+    if EVERY in given:
+        return list(METHODS)
+    for name in given:
+        find_method(name)
+    return list(dict.fromkeys(given or [DEFAULT_METHOD]))
 
 
 def find_method(name: str) -> Method:

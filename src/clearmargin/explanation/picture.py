@@ -12,12 +12,12 @@ from clearmargin.explanation.draw import ALPHA, draw_colours, draw_overlay, show
 from clearmargin.explanation.explainer import Explanation
 from clearmargin.explanation.lettering import Font, fit, load_font, spell, wrap, zoom_of
 from clearmargin.explanation.methods import find_method
-from clearmargin.explanation.words import DISCLAIMER, say_decision, say_end, say_reasons
+from clearmargin.explanation.words import DISCLAIMER, say_decision, say_end, say_reasons, say_remarks
 from clearmargin.images.limits import Pixels
 
 _NARROWEST = 640
 _MARGIN, _GAP = 16, 12
-_BAR = (220, 14)
+_BAR = (260, 14)
 _TEXT, _SMALL = 14, 12
 """Sizes of letters, in pixels."""
 _SPACED = 1.4
@@ -26,23 +26,20 @@ Ink = tuple[int, int, int]
 INK, FAINT, PAPER = (25, 25, 25), (105, 105, 105), (255, 255, 255)
 
 
-def draw_picture(
-    pixels: Pixels, explanations: Sequence[Explanation], *, alpha: float = ALPHA, note: str = ""
-) -> Image.Image:
+def draw_picture(pixels: Pixels, explanations: Sequence[Explanation], *, alpha: float = ALPHA) -> Image.Image:
     """The image as it is, the map over it, and below what the colours mean and what was decided.
 
     Args:
         pixels: of the image.
         explanations: of this image, one panel each.
         alpha: as for `draw_overlay`.
-        note: one more line, such as what a probability leaves out.
     """
     panels = [show_image(pixels), *(draw_overlay(pixels, each, alpha=alpha) for each in explanations)]
     width, height = panels[0].size
     total = max(len(panels) * width + (len(panels) - 1) * _GAP, _NARROWEST) + 2 * _MARGIN
     zoom, inner = zoom_of(total), total - 2 * _MARGIN
     parts = [_draw_scale(each, inner, alpha=alpha, zoom=zoom) for each in explanations]
-    parts.append(_draw_words(explanations[0], note, inner, zoom))
+    parts.append(_draw_words(explanations[0], inner, zoom))
     gap = round(_GAP * zoom)
     legend = sum(part.height for part in parts) + (len(parts) - 1) * gap
     canvas = Image.new("RGB", (total, height + legend + 3 * _MARGIN), PAPER)
@@ -76,13 +73,13 @@ def _write(lines: Sequence[_Line], canvas: Image.Image, x: int) -> None:
         y += line.height
 
 
-def _draw_words(explanation: Explanation, note: str, width: int, zoom: float) -> Image.Image:
+def _draw_words(explanation: Explanation, width: int, zoom: float) -> Image.Image:
     """Name, decision, and what the picture is no evidence of."""
     size = _TEXT * zoom
     lines = _lines(say_decision(explanation), width, size=size, bold=True)
     for reason in say_reasons(explanation):
         lines += _lines(reason, width, size=size)
-    lines += _lines(DISCLAIMER + (f" {note}" if note else ""), width, size=size, ink=FAINT)
+    lines += _lines(DISCLAIMER, width, size=size, ink=FAINT)
     name = Path(explanation.record.path).name  # a picture is passed on; where it lay is nobody's business
     if name:
         font = load_font(size)
@@ -102,6 +99,8 @@ def _draw_scale(explanation: Explanation, width: int, *, alpha: float, zoom: flo
         *_lines(f"{method.title}: {meaning}", width - right, size=_TEXT * zoom),
         *_lines(f"{method.unit}; same scale for every image", width - right, size=_SMALL * zoom, ink=FAINT),
     ]
+    for remark in say_remarks(explanation):
+        lines += _lines(remark, width - right, size=_SMALL * zoom, bold=True)
     top, tick, small = round(3 * zoom), round(4 * zoom), load_font(_SMALL * zoom)
     below = top + bar_height + tick + round(_SPACED * _SMALL * zoom)
     canvas = Image.new("RGB", (width, max(below, sum(line.height for line in lines))), PAPER)

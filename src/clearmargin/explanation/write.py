@@ -21,6 +21,7 @@ from clearmargin.explanation.draw import ALPHA, draw_overlay
 from clearmargin.explanation.explainer import Explained, Explanation
 from clearmargin.explanation.methods import find_method
 from clearmargin.explanation.picture import draw_picture
+from clearmargin.explanation.words import say_remarks
 from clearmargin.files import disk_errors, make_folder, write_text, write_whole
 from clearmargin.images.file_names import written_name
 from clearmargin.images.place import file_of
@@ -52,7 +53,6 @@ def write_explanations(
     pictures: bool = True,
     maps: bool = True,
     legend: bool = True,
-    note: str = "",
 ) -> Iterator[dict[str, Any]]:
     """Writes the files of each image as it comes, and gives a row for each explanation, and for each refused image.
 
@@ -63,7 +63,6 @@ def write_explanations(
         pictures: write `<name>_<method>.png`.
         maps: write `<name>_<method>.npy`: float32 (H, W) in the network's input, in the unit of the method.
         legend: pictures have the image beside the map and a legend below; without, they are the map over the image.
-        note: one more line for the legend.
 
     Raises:
         DataError: the disk is full, or not writable.
@@ -71,9 +70,7 @@ def write_explanations(
     rows, names = [], _Names()
     with disk_errors(folder):
         for image in explained:
-            for row in _write_image(
-                image, folder, names, alpha=alpha, pictures=pictures, maps=maps, legend=legend, note=note
-            ):
+            for row in _write_image(image, folder, names, alpha=alpha, pictures=pictures, maps=maps, legend=legend):
                 rows.append(row)
                 yield row
         write_text(folder / INDEX, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
@@ -85,7 +82,7 @@ def explanation_row(explained: Explained, explanation: Explanation | None) -> di
     row: dict[str, Any] = {**prediction_row(prediction), "logit": prediction.logit}
     row["path"] = written_name(prediction.record.path)
     if explanation is None:
-        return {**row, "threshold": None, "method": None}
+        return {**row, "threshold": None, "method": None, "remarks": []}
     return {
         **row,
         "threshold": explanation.threshold,
@@ -95,6 +92,7 @@ def explanation_row(explained: Explained, explanation: Explanation | None) -> di
         "largest": float(explanation.map.max()),
         "smallest": float(explanation.map.min()),
         "plain_logit": explanation.plain_logit,
+        "remarks": say_remarks(explanation),
         "placement": asdict(explanation.placement),
     }
 
@@ -108,7 +106,6 @@ def _write_image(
     pictures: bool,
     maps: bool,
     legend: bool,
-    note: str,
 ) -> Iterator[dict[str, Any]]:
     if image.pixels is None:
         yield {**explanation_row(image, None), "picture": None, "map": None}
@@ -119,7 +116,7 @@ def _write_image(
         row = {**explanation_row(image, each), "picture": None, "map": None}
         if pictures:
             picture = (
-                draw_picture(image.pixels, [each], alpha=alpha, note=note)
+                draw_picture(image.pixels, [each], alpha=alpha)
                 if legend
                 else draw_overlay(image.pixels, each, alpha=alpha)
             )

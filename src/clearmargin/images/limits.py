@@ -27,12 +27,14 @@ class Limits:
     """Which kinds are decoded in a child: those with a large or complicated decoder, or, of strangers, all."""
 
 
-def check_pixels(pixels: Pixels) -> None:
+def check_pixels(pixels: object) -> None:
     """Passes for a decoded image: uint8 or uint16, (H, W, 1) or (H, W, 3).
 
     Raises:
         UsageError: anything else.
     """
+    if not isinstance(pixels, np.ndarray):
+        raise UsageError(f"pixels are an array, not {type(pixels).__name__}; an image is (H, W, 1) or (H, W, 3).")
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or 0 in pixels.shape:
         raise UsageError(f"pixels have the shape {pixels.shape}; an image is (H, W, 1) or (H, W, 3).")
     if pixels.dtype not in (np.uint8, np.uint16):

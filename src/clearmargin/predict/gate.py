@@ -17,6 +17,8 @@ from clearmargin.types import GATE_WORDS
 
 _TYPICAL = 0.7
 """A negative that is no farther from training than this, where 1 is the bound, may be that of such an image."""
+_NEARER = 2
+"""So many times nearer to training than the image is itself, or it tells nothing: that of green ink is pink."""
 
 
 class InputGate:
@@ -63,12 +65,14 @@ class InputGate:
             known = values[:, self._columns]
             distances = self._look.distances(known)
             for row in np.flatnonzero(np.abs(distances).max(axis=1) > self._look.threshold):
-                reasons[row] = self._inverted(images[row]) or _say_look(self._look, known[row], distances[row])
+                particulars = _say_look(self._look, known[row], distances[row])
+                reasons[row] = self._say_unlike("look", particulars, images[row])
         part = self._gate.features
         if part is not None and features is not None:
             seen = part.distances(features)
             for far in np.flatnonzero(seen > part.threshold):
-                reasons[far] = reasons[far] or self._inverted(images[far]) or _say_features(seen[far], part)
+                particulars = _say_features(seen[far], part)
+                reasons[far] = reasons[far] or self._say_unlike("features", particulars, images[far])
         for fact, place in self._facts(values, images.shape[3]):
             reasons[place] = fact
         return reasons
@@ -88,14 +92,18 @@ class InputGate:
             found += [(word, int(row)) for row in np.flatnonzero(is_blank(values))]
         return found
 
-    def _inverted(self, image: NDArray[np.uint8]) -> str | None:
-        """The reason, where the negative of the image looks like a training image."""
+    def _say_unlike(self, kind: str, particulars: str, image: NDArray[np.uint8]) -> str:
+        """Why an image is refused: what it is itself, and before that whether its negative looks like training."""
+        if not self._is_inverted(image):
+            return f"{GATE_WORDS[kind]}: {particulars}"
+        return f"{GATE_WORDS['inverted']}: its negative is not unlike the training images, and as it is: {particulars}"
+
+    def _is_inverted(self, image: NDArray[np.uint8]) -> bool:
         if self._look is None:
-            return None
-        negative = self._look.distances(measure_look(255 - image[None])[:, self._columns])
-        if np.abs(negative).max() > _TYPICAL:
-            return None
-        return f"{GATE_WORDS['inverted']}: its negative is not unlike the training images"
+            return False
+        both = measure_look(np.stack([image, 255 - image]))[:, self._columns]
+        itself, negative = np.abs(self._look.distances(both)).max(axis=1)
+        return bool(negative <= min(_TYPICAL, itself / _NEARER))
 
 
 def _say_look(look: Look, values: Floats, distances: Floats) -> str:
@@ -103,19 +111,19 @@ def _say_look(look: Look, values: Floats, distances: Floats) -> str:
     single = distances[:-1]
     place = int(np.abs(single).argmax())
     if abs(single[place]) <= look.threshold:
-        return f"{GATE_WORDS['look']}: light, colour and texture are together as in no training image"
+        return "light, colour and texture are together as in no training image"
     name = list(look.statistics)[place]
     high = bool(single[place] > 0)
     shown, write = _SHOWN[name]
     tail = look.statistics[name]
     low = write(tail.middle + (tail.low - tail.middle) * look.threshold)
     top = write(tail.middle + (tail.high - tail.middle) * look.threshold)
-    return f"{GATE_WORDS['look']}: {_FAR[name][high]} ({shown} {write(values[place])}, accepted from {low} to {top})"
+    return f"{_FAR[name][high]} ({shown} {write(values[place])}, accepted {low} to {top})"
 
 
 def _say_features(distance: float, features: Features) -> str:
     times = distance / features.threshold
-    return f"{GATE_WORDS['features']}: {times:.3g} times as far from the training images as it may be"
+    return f"{times:.3g} times as far from the training images as it may be"
 
 
 def _number(value: float) -> str:
@@ -141,16 +149,16 @@ def _ratio(value: float) -> str:
 _SHOWN: dict[str, tuple[str, Callable[[float], str]]] = {
     "brightness": ("brightness", _number),
     "contrast": ("contrast", _number),
-    "skew": ("skewness of grey", _number),
+    "skew": ("skewness", _number),
     "near_black": ("black", _share),
     "near_white": ("white", _share),
     "colour": ("saturation", _saturation),
     "red_green": ("red minus green", _number),
     "blue_green": ("blue minus green", _number),
-    "colour_noise": ("change of colour by that of grey", _ratio),
-    "sharp": ("bends by differences of neighbouring pixels", _ratio),
-    "fine": ("fine by coarse detail", _ratio),
-    "coarse": ("coarse detail by contrast", _ratio),
+    "colour_noise": ("noise of colour", _ratio),
+    "sharp": ("sharpness", _ratio),
+    "fine": ("fine detail", _ratio),
+    "coarse": ("coarse detail", _ratio),
     "flat": ("uniform area", _part),
 }
 _FAR: dict[str, tuple[str, str]] = {

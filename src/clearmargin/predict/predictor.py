@@ -7,7 +7,6 @@ context, a thumbnail is kept of each patch until the last of its slide has been 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -29,7 +28,7 @@ from clearmargin.predict.batches import decide_in_batches
 from clearmargin.predict.context import cells_of, field_logits, find_slides
 from clearmargin.predict.gate import InputGate
 from clearmargin.predict.pooled import pool_predictions
-from clearmargin.predict.records import record_of_path, records_of_rows
+from clearmargin.predict.records import records_of_paths, records_of_rows
 from clearmargin.predict.session import Runs, Session
 from clearmargin.predict.similar import SimilarCases, check_similar, similar_rows
 from clearmargin.types import NOT_GATED, Decision, LevelName, PooledPrediction, Prediction, Record, SimilarCase
@@ -139,10 +138,7 @@ class Predictor:
             rows = (dict(zip(names, row, strict=True)) for row in images.itertuples(index=False, name=None))
             records = list(records_of_rows(rows, where="the table"))
         else:
-            paths = [images] if isinstance(images, str | os.PathLike) else list(images)
-            if wrong := [type(each).__name__ for each in paths if not isinstance(each, str | os.PathLike)]:
-                raise UsageError(f"predict takes paths, not {wrong[0]}; give decoded images to predict_pixels.")
-            records = [record_of_path(str(path)) for path in paths]
+            records = records_of_paths(images)
         predictions = self.predict_records(records, context=context, similar=similar)
         keys = [*PREDICTION_KEYS, *([SIMILAR_KEY] if similar else [])]
         return pd.DataFrame([prediction_row(prediction) for prediction in predictions], columns=keys)

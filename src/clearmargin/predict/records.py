@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from clearmargin.errors import DataError
+from clearmargin.errors import DataError, UsageError
 from clearmargin.images.names import parse_breakhis_name, parse_idc_name
 from clearmargin.images.place import Place
 from clearmargin.images.read import starts_like_dicom
@@ -41,6 +41,21 @@ def records_of_rows(
             x=_whole(row.get("x"), where, line),
             y=_whole(row.get("y"), where, line),
         )
+
+
+def records_of_paths(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Record]:
+    """A record for each path, or for the one, as `record_of_path`.
+
+    Raises:
+        UsageError: there is something that is no path, such as pixels.
+    """
+    given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    if wrong := [type(each).__name__ for each in given if not isinstance(each, str | os.PathLike)]:
+        raise UsageError(
+            f"images are paths, not {wrong[0]}; give decoded images to predict_pixels of a predictor, or to explain of "
+            "an explainer."
+        )
+    return [record_of_path(str(path)) for path in given]
 
 
 def record_of_path(path: str, *, frame: int | None = None) -> Record:

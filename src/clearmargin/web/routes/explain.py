@@ -71,12 +71,10 @@ def _explain(
     cancelled: threading.Event,
 ) -> tuple[list[Prediction], list[dict[str, Any]] | bytes]:
     """What was decided, and what explains it: an object for each image, or the picture of the one."""
-    from clearmargin.explanation.methods import DEFAULT_METHOD, find_method  # noqa: PLC0415  (torch)
+    from clearmargin.explanation.methods import find_methods  # noqa: PLC0415  (torch)
 
-    methods = list(dict.fromkeys(wanted or [DEFAULT_METHOD]))
     try:
-        for name in methods:
-            find_method(name)
+        methods = find_methods(wanted or ())
     except UnknownName as error:
         raise ApiError("unprocessable", f"query.method: {error}") from None
     if as_picture and (len(uploads) != 1 or len(methods) != 1):
