@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 _LOOK_UP_S = 0.2
 Row = dict[str, Any]
 """As a line of `predict --format json`, with `at_prevalence` and `in_context`; JSON can hold it."""
-Progress = Callable[[int, int], None]
-"""Hears how many of how many images are decided."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,41 +116,6 @@ class Served:
 
         return Explainer(self.predictor, scale_images=draw_for_scale, scale_of=DRAWN)
 
-    def predict(
-        self,
-        uploads: Sequence[Upload],
-        *,
-        similar: int = 0,
-        context: bool = True,
-        prevalence: float | None = None,
-        progress: Progress | None = None,
-        cancelled: threading.Event | None = None,
-    ) -> Iterator[Row]:
-        """A row for each upload, in order; blocks.
-
-        Args:
-            uploads: whose files are there until the last row has come.
-            similar: so many training images that are most like each come along.
-            context: neighbours of a patch count where places are known.
-            prevalence: to which `at_prevalence` is shifted.
-            progress: hears of each image.
-            cancelled: when it is set, the rows end with an error.
-
-        Raises:
-            Interrupted: it was cancelled.
-        """
-        yield from (
-            each.row
-            for each in self.decide(
-                uploads,
-                similar=similar,
-                context=context,
-                prevalence=prevalence,
-                progress=progress,
-                cancelled=cancelled,
-            )
-        )
-
     def decide(
         self,
         uploads: Sequence[Upload],
@@ -160,20 +123,28 @@ class Served:
         similar: int = 0,
         context: bool = True,
         prevalence: float | None = None,
-        progress: Progress | None = None,
         cancelled: threading.Event | None = None,
     ) -> Iterator[Decided]:
-        """As `predict`, with the predictions."""
+        """A row for each upload, in order, with its prediction; blocks.
+
+        Args:
+            uploads: whose files are there until the last row has come.
+            similar: so many training images that are most like each come along.
+            context: neighbours of a patch count where places are known.
+            prevalence: to which `at_prevalence` is shifted.
+            cancelled: when it is set, the rows end with an error.
+
+        Raises:
+            Interrupted: it was cancelled.
+        """
         records = [record_of_upload(upload) for upload in uploads if upload.refusal is None]
         predictions = self.predictor.predict_records(records, context=context, similar=similar)
         few = len(records) < self.predictor.batch
         with closing(predictions), self._runs.at_work() if few else nullcontext():
-            for done, upload in enumerate(uploads, start=1):
+            for upload in uploads:
                 check_cancelled(cancelled)
                 prediction = next(predictions) if upload.refusal is None else refused(upload, similar)
                 yield Decided(self.row(upload, prediction, prevalence), prediction)
-                if progress is not None:
-                    progress(done, len(uploads))
 
     def row(self, upload: Upload, prediction: Prediction, prevalence: float | None) -> Row:
         """What is told of one upload."""
