@@ -16,7 +16,7 @@ FOLD = np.repeat(np.arange(PATIENTS) % FOLDS, PER_PATIENT)
 
 
 def cross_validated(logits: np.ndarray) -> float:
-    return float(np.mean([roc_auc_score(LABELS[FOLD == fold], logits[FOLD == fold]) for fold in range(FOLDS)]))
+    return float(np.mean([roc_auc_score(LABELS[fold == FOLD], logits[fold == FOLD]) for fold in range(FOLDS)]))
 
 
 def test_the_winner_of_nothing_looks_good_and_its_corrected_figure_does_not() -> None:
@@ -51,9 +51,7 @@ def test_without_patients_images_are_drawn_and_order_of_patients_does_not_matter
     by_patient = judge_winner(LABELS, FOLD, logits, IDS, resamples=50, seed=0)
     assert by_image.wins.sum() == pytest.approx(1)
     order = np.random.default_rng(9).permutation(N)
-    again = judge_winner(
-        LABELS[order], FOLD[order], [each[order] for each in logits], IDS[order], resamples=50, seed=0
-    )
+    again = judge_winner(LABELS[order], FOLD[order], [each[order] for each in logits], IDS[order], resamples=50, seed=0)
     np.testing.assert_allclose(again.wins, by_patient.wins)
 
 

@@ -69,6 +69,4 @@ def sweep(
     }
     changes = {**(settings or {}), **given(changed)}
     setup = build_setup(Path(space), recipe, changes, trials=trials, folds=folds, pruner=pruner)
-    return run_sweep(
-        setup, Path(space), Path(out), jobs=jobs, resume=resume, command=command, listener=listener
-    )
+    return run_sweep(setup, Path(space), Path(out), jobs=jobs, resume=resume, command=command, listener=listener)

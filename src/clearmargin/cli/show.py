@@ -22,6 +22,7 @@ from clearmargin.report.findings import (
     usable_line,
     verdict,
 )
+from clearmargin.report.words import value_word
 from clearmargin.types import SPLITS
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def sweep_summary(folder: Path, summary: Mapping[str, Any]) -> str:
         lines.append("No trial was better than the recipe's own settings.")
     else:
         lines.append(f"Trial {winner['number']} won:")
-        lines += [f"  {key} = {value}" for key, value in winner["settings"].items()]
+        lines += [f"  {key} = {value_word(value)}" for key, value in winner["settings"].items()]
     lines += ["", f"{'AUROC':<34} {'value':>7}", f"{'cross-validated, chosen by it':<34} {winner['value']:>7.3f}"]
     if baseline is not None and not winner["baseline"]:
         lines.append(f"{'  of the recipe as it is':<34} {baseline['value']:>7.3f}")

@@ -99,9 +99,7 @@ def _figures(
         table = build_table(
             labels[rows], order / order.max(), units[rows], n_units=counts.shape[1], threshold=0.5, figures=("auroc",)
         )
-        found = figures_in_chunks(
-            table, len(counts), lambda chunk: counts[chunk.start : chunk.stop], threshold=0.5
-        )
+        found = figures_in_chunks(table, len(counts), lambda chunk: counts[chunk.start : chunk.stop], threshold=0.5)
         by_fold.append(found["auroc"])
     values = np.stack(by_fold)
     there = np.isfinite(values)

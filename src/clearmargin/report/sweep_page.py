@@ -22,7 +22,19 @@ from clearmargin.report import sweep_plots
 from clearmargin.report.environment import build_environment
 from clearmargin.report.html import as_html
 from clearmargin.report.svg import Picture
-from clearmargin.report.words import DASH, count, decimal, duration, moment, percent, plural, read_figure, signed, span
+from clearmargin.report.words import (
+    DASH,
+    count,
+    decimal,
+    duration,
+    moment,
+    percent,
+    plural,
+    read_figure,
+    signed,
+    span,
+    value_word,
+)
 from clearmargin.types import INTENDED_USE
 
 MOST_ROWS = 500
@@ -167,8 +179,8 @@ def winners_curse(summary: Mapping[str, Any]) -> str:
     wins = winner["wins"]
     if wins is not None and n > 1:
         told += (
-            f" Had other patients of the same kind been there, as resampling them suggests, the same trial would have won "
-            f"in {percent(wins)} of the cases"
+            " Had other patients of the same kind been there, as resampling them suggests, the same trial would have "
+            f"won in {percent(wins)} of the cases"
         )
         baseline = summary["baseline"]
         if baseline is not None and not winner["baseline"] and baseline["wins"] is not None:
@@ -186,7 +198,9 @@ def chosen(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 def protocol(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What was looked at when, as terms and their explanation."""
     made, plan, counts = summary["protocol"], summary["plan"], summary["trials"]
-    split = {"patient": "by patient", "official": "the one that comes with the data", "image": "by image"}[made["split"]]
+    split = {"patient": "by patient", "official": "the one that comes with the data", "image": "by image"}[
+        made["split"]
+    ]
     patients = made["patients"]
 
     def amount(name: str) -> str:
@@ -194,21 +208,24 @@ def protocol(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         return images if patients[name] is None else f"{plural(patients[name], 'patient')}, {images}"
 
     pruned = (
-        "A trial that is below the median of the others after a fold is given up (Optuna's MedianPruner, from the sixth "
-        "trial on)."
+        "A trial that is below the median of the others after a fold is given up (Optuna's MedianPruner, once five "
+        "trials are complete)."
         if plan["pruner"] == "median"
         else "No trial is given up."
     )
     networks = summary["test"]["networks"]
     of = f" It is the mean of {networks} networks, cross-fitted, where a trial trains one." if networks > 1 else ""
     return [
-        ("First the split", f"{split}: train {amount('train')}; validation {amount('validation')}; test {amount('test')}."),
+        (
+            "First the split",
+            f"{split}: train {amount('train')}; validation {amount('validation')}; test {amount('test')}.",
+        ),
         (
             "Trials",
             f"{plural(counts['complete'], 'trial')} complete, {counts['pruned']} given up, {counts['failed']} failed. "
             f"Each is judged on {plan['folds']} folds of {made['trials']['by']}s, over train and validation alone "
-            f"({plural(made['trials']['images'], 'image')}): in each fold one network is trained, and judged by the AUROC "
-            f"of images that it has not met. {pruned}",
+            f"({plural(made['trials']['images'], 'image')}): in each fold one network is trained, and judged by the "
+            f"AUROC of images that it has not met. {pruned}",
         ),
         ("The winner", f"trained once more, on train, by the main job.{of}"),
         (
@@ -223,7 +240,7 @@ def shown(value: object) -> str:
     """A value of a setting as the page writes it."""
     if value is None or (isinstance(value, float) and pd.isna(value)):
         return DASH
-    return sweep_plots.word(value)
+    return value_word(value)
 
 
 def _test_figure(summary: Mapping[str, Any]) -> Any:

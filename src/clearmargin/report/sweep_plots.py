@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator
 from numpy.typing import NDArray
 
 from clearmargin.report.svg import ACCENT, GRID, INK, MUTED, NEUTRAL, Picture, drawing, legend_above, render
-from clearmargin.report.words import DASH
+from clearmargin.report.words import value_word
 
 _DASHED = (0, (3, 3))
 _MOST_LABEL = 18
@@ -111,7 +111,9 @@ def parallel(table: pd.DataFrame, space: Mapping[str, Any], *, winner: int) -> P
             axes.axvline(place, color=GRID, linewidth=1)
             axes.text(place, -0.06, f"low{place}x", ha="center", va="top", color=MUTED, fontsize=8)
             axes.text(place, 1.04, f"high{place}x", ha="center", va="bottom", color=MUTED, fontsize=8)
-            axes.text(place, 1.14 + 0.08 * (place % 2), f"name{place}x", ha="center", va="bottom", color=INK, fontsize=9)
+            axes.text(
+                place, 1.14 + 0.08 * (place % 2), f"name{place}x", ha="center", va="bottom", color=INK, fontsize=9
+            )
         texts |= {f"name{number}x": _short(text) for number, text in enumerate(names)}
         for number, baseline, line in zip(complete["number"], complete["baseline"], lines, strict=True):
             if number != winner:
@@ -138,19 +140,19 @@ def _places(values: pd.Series[Any], spec: Any) -> tuple[NDArray[np.float64], lis
     """Where values lie on the axis; for choices the stand-ins of its ticks, and the texts that they stand for."""
     if isinstance(spec, Mapping):
         return pd.to_numeric(values).to_numpy(dtype=np.float64), [], {}
-    known = [word(choice) for choice in spec]
-    words = [word(value) for value in values]
+    known = [value_word(choice) for choice in spec]
+    words = [value_word(value) for value in values]
     known += sorted(set(words) - set(known))  # the recipe's own, outside the space
     texts = {f"choice{number}x": _short(word) for number, word in enumerate(known)}
     return np.array([known.index(word) for word in words], dtype=np.float64), list(texts), texts
 
 
 def _shares(values: pd.Series[Any], spec: Any) -> tuple[NDArray[np.float64], str, str]:
-    """(n,) in [0, 1] where each value lies on its own axis, and what its ends are called; the middle where it has none."""
+    """(n,) in [0, 1] where each value lies on its own axis, the middle for none, and what the ends are called."""
     if not isinstance(spec, Mapping):
-        known = [word(choice) for choice in spec]
-        known += sorted({word(value) for value in values if pd.notna(value)} - set(known))
-        share = [known.index(word(value)) / (len(known) - 1) if pd.notna(value) else 0.5 for value in values]
+        known = [value_word(choice) for choice in spec]
+        known += sorted({value_word(value) for value in values if pd.notna(value)} - set(known))
+        share = [known.index(value_word(value)) / (len(known) - 1) if pd.notna(value) else 0.5 for value in values]
         return np.array(share), _short(known[0]), _short(known[-1])
     numbers = pd.to_numeric(values).to_numpy(dtype=np.float64)
     low, high = min(spec["low"], np.nanmin(numbers)), max(spec["high"], np.nanmax(numbers))
@@ -168,23 +170,6 @@ def _label_decades(axes: Axes, low: float, high: float) -> None:
     axes.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_minor_formatter(NullFormatter())
-
-
-def word(value: object) -> str:
-    """A value as trials.csv and space.toml have it in common.
-
-    >>> word(True), word("True"), word(32.0), word("adam")
-    ('true', 'true', '32', 'adam')
-    """
-    if isinstance(value, str) and value in ("True", "False"):
-        return value.lower()
-    if isinstance(value, bool | np.bool_):
-        return str(bool(value)).lower()
-    if isinstance(value, int | float | np.number):
-        return f"{value:g}"
-    if isinstance(value, list):
-        return ", ".join(map(word, value)) or DASH
-    return str(value)
 
 
 def _short(word: str) -> str:

@@ -27,7 +27,7 @@ from clearmargin.images.preprocess import Preprocessing
 from clearmargin.settings import RunConfig
 from clearmargin.studies.sweep.records import Plan
 from clearmargin.studies.sweep.space import Space
-from clearmargin.studies.sweep.trial import HELD_OUT, Folds, Packed, part_of
+from clearmargin.studies.sweep.trial import HELD_OUT, Folds, Material, Packed, part_of
 from clearmargin.training.run_folder import check_same
 
 SUMMARY, RUN, SPLIT, FOLDS, SPACE, CONFIG = "sweep.json", "run", "split.csv", "folds.csv", "space.toml", "config.toml"
@@ -153,7 +153,7 @@ def as_folds(table: pd.DataFrame) -> Folds:
 
 
 def describe_packed(packed: Mapping[str, tuple[Store, Preprocessing, bool]]) -> str:
-    """Where the packed images of each recipe are, below the cache folder, for `open_packed`."""
+    """Where the packed images of each recipe are, below the cache folder, for `open_material`."""
     entries = {
         recipe: {"store": store.path.name, "preprocessing": spec.model_dump(mode="json"), "grey": grey}
         for recipe, (store, spec, grey) in packed.items()
@@ -161,12 +161,14 @@ def describe_packed(packed: Mapping[str, tuple[Store, Preprocessing, bool]]) -> 
     return json.dumps(entries)
 
 
-def open_packed(described: str, table: pd.DataFrame) -> dict[str, Packed]:
-    """The packed images of train and validation by recipe, as the leader has noted where they are.
+def open_material(out: Path, described: str) -> Material:
+    """What trials are given: folds.csv, and the packed images of train and validation where the leader has noted them.
 
     Raises:
         UsageError: they are not on this machine.
+        DataError: folds.csv cannot be read.
     """
+    table = read_folds(out)
     rows = table["row"].to_numpy(dtype=np.intp)
     found = {}
     for recipe, entry in json.loads(described).items():
@@ -179,7 +181,7 @@ def open_packed(described: str, table: pd.DataFrame) -> dict[str, Packed]:
         images = np.load(place / "images.npy", mmap_mode="r")
         spec = Preprocessing.model_validate(entry["preprocessing"])
         found[recipe] = Packed(part_of(Store(images, place, 0), rows), spec, bool(entry["grey"]))
-    return found
+    return Material(found, as_folds(table))
 
 
 def _dump_space(space: Space) -> str:

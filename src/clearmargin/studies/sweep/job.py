@@ -38,8 +38,16 @@ from clearmargin.training.log import RunLog
 from clearmargin.training.run_folder import describe_environment
 from clearmargin.training.run_folder import is_begun as run_is_begun
 from clearmargin.types import Listener
-from clearmargin.workflow import Run, assign_splits, audit_data, check_model, pack_images, run_training, split_seed
-from clearmargin.workflow import what_is_shown
+from clearmargin.workflow import (
+    Run,
+    assign_splits,
+    audit_data,
+    check_model,
+    pack_images,
+    run_training,
+    split_seed,
+    what_is_shown,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +115,9 @@ def check_setup(setup: Setup, space_file: Path, jobs: int) -> None:
     if plan.trials < 2:
         raise UsageError(f"--trials {plan.trials}: give 2 or more; the first is the recipe's own settings.")
     if plan.folds < 2:
-        raise UsageError(f"--folds {plan.folds}: give 2 or more; each trial is judged on patients that it has not seen.")
+        raise UsageError(
+            f"--folds {plan.folds}: give 2 or more; each trial is judged on patients that it has not seen."
+        )
     if jobs < 1:
         raise UsageError(f"--jobs {jobs}: give 1 or more.")
     if base.split.folds:
@@ -211,18 +221,15 @@ def _search(study: Study, setup: Setup, out: Path, jobs: int, listener: Listener
     try:
         if jobs > 1:
             work_together(study, setup, jobs, listener)
-        table = place.read_folds(out)
         # Also after work_together: whoever joined in may still be at a trial.
-        work(study, setup, place.open_packed(study.facts["packed"], table), place.as_folds(table), listener)
+        work(study, setup, place.open_material(out, study.facts["packed"]), listener)
     finally:
         write_trials(out, study)
 
 
 def _train_winner(config: RunConfig, images: Images, out: Path, command: str, listener: Listener) -> Run:
     run = out / place.RUN
-    return run_training(
-        config, run, resume=run_is_begun(run), command=command, images=images, listener=listener
-    )
+    return run_training(config, run, resume=run_is_begun(run), command=command, images=images, listener=listener)
 
 
 def _join(setup: Setup, shown: RunConfig, out: Path, jobs: int, listener: Listener) -> FileLock:
@@ -242,9 +249,7 @@ def _join(setup: Setup, shown: RunConfig, out: Path, jobs: int, listener: Listen
             if jobs > 1:
                 work_together(study, setup, jobs, listener)
             else:
-                table = place.read_folds(out)
-                packed = place.open_packed(study.facts["packed"], table)
-                work(study, setup, packed, place.as_folds(table), listener)
+                work(study, setup, place.open_material(out, study.facts["packed"]), listener)
         except (Interrupted, KeyboardInterrupt):
             raise Interrupted(f"{out}: stopped joining in. The process that leads the sweep goes on.") from None
         listener.note("No trial is left. Waiting for the process that leads the sweep to train the winner.")

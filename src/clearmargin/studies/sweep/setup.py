@@ -18,7 +18,7 @@ PLAIN = "recipe"
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """The recipe as it was named, what the user changed besides, the settings these two make, the space and the plan."""
+    """The recipe as it was named, what the user changed, the settings that these make, the space and the plan."""
 
     recipe: str
     changes: Mapping[str, Any]

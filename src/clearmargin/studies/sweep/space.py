@@ -173,7 +173,9 @@ def _sweepable(path: Path, written: str) -> str:
         key = full_key(written)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
-    reason = next((why for name, why in _FIXED.items() if key == name or (name[-1] == "." and key.startswith(name))), "")
+    reason = next(
+        (why for name, why in _FIXED.items() if key == name or (name[-1] == "." and key.startswith(name))), ""
+    )
     if reason:
         raise ConfigError(f"{path}: '{key}' cannot be swept: {reason}.")
     return key
@@ -208,25 +210,34 @@ def _read_range(path: Path, key: str, content: object) -> Range:
     log = content.get("log", False)
     if not isinstance(log, bool):
         raise ConfigError(f"{where} has log = {log!r}; write true or false.")
-    numbers = {name: content[name] for name in ("low", "high", "step") if name in content}
-    for name, value in numbers.items():
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ConfigError(f"{where} has {name} = {value!r}; write a number.")
-        if kind == "int" and not isinstance(value, int):
-            raise ConfigError(f"{where} has {name} = {value!r}; this setting is a whole number.")
+    numbers = {name: _read_number(where, name, content[name], kind) for name in _RANGE if name in {*content} - {"log"}}
     low, high, step = numbers["low"], numbers["high"], numbers.get("step")
-    if not low < high:  # NaN too
-        raise ConfigError(f"{where} has low = {low!r} and high = {high!r}; low must be below high.")
-    if log and low <= 0:
-        raise ConfigError(f"{where} has log = true and low = {low!r}; on a log scale low must be above 0.")
-    if step is not None and log:
-        raise ConfigError(f"{where} has log = true and a step; keep one of them.")
-    if step is not None and not 0 < step <= high - low:
-        raise ConfigError(f"{where} has step = {step!r}; it must be above 0 and not above high - low.")
+    if problem := _why_no_range(low, high, step, log=log):
+        raise ConfigError(f"{where} has {problem}.")
     if step is not None:  # the last value that can be drawn, so that both ends are values
         high = low + int((high - low) / step + 1e-9) * step
-    as_kind = int if kind == "int" else float
-    return Range(key, kind, as_kind(low), as_kind(high), log, None if step is None else as_kind(step))
+    return Range(key, kind, low, high, log, step)
+
+
+def _read_number(where: str, name: str, value: object, kind: Literal["int", "float"]) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigError(f"{where} has {name} = {value!r}; write a number.")
+    if kind == "int" and not isinstance(value, int):
+        raise ConfigError(f"{where} has {name} = {value!r}; this setting is a whole number.")
+    return value if kind == "int" else float(value)
+
+
+def _why_no_range(low: float, high: float, step: float | None, *, log: bool) -> str:
+    """What is wrong with these numbers; empty where nothing is."""
+    if not low < high:  # NaN too
+        return f"low = {low!r} and high = {high!r}; low must be below high"
+    if log and low <= 0:
+        return f"log = true and low = {low!r}; on a log scale low must be above 0"
+    if log and step is not None:
+        return "log = true and a step; keep one of them"
+    if step is not None and not 0 < step <= high - low:
+        return f"step = {step!r}; it must be above 0 and not above high - low"
+    return ""
 
 
 def _number_kind(key: str) -> Literal["int", "float"] | None:

@@ -191,7 +191,9 @@ class Study:
     def _enqueue(self, attributes: Mapping[str, Any]) -> None:
         settings = attributes["settings"]
         # The recipe's own value may lie outside the space; the sampler then learns nothing of this setting from it.
-        fixed = {each.key: encode(settings[each.key]) for each in self.space.parameters if each.holds(settings.get(each.key))}
+        fixed = {
+            each.key: encode(settings[each.key]) for each in self.space.parameters if each.holds(settings.get(each.key))
+        }
         self._study.enqueue_trial(fixed, user_attrs=dict(attributes))
 
     def _bury(self) -> None:

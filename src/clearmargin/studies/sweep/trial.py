@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -74,6 +75,14 @@ class Folds:
     def rows(self, fold: int, role: str) -> NDArray[np.intp]:
         """The images that have this role in the fold, ascending."""
         return np.flatnonzero(self.roles[fold] == role)
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """All that trials are given: the packed images of each recipe, and who is trained on."""
+
+    packed: Mapping[str, Packed]
+    folds: Folds
 
 
 def part_of(store: Store, rows: NDArray[np.intp]) -> Store:

@@ -7,17 +7,16 @@ Nothing else here knows how trials are spread over processes.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 
-from clearmargin.errors import ClearmarginError, Interrupted
+from clearmargin.errors import ClearmarginError, Interrupted, counted
 from clearmargin.files import write_whole
+from clearmargin.report.words import value_word
 from clearmargin.studies.sweep.records import Trial, find_winner, logits_file, place_of
 from clearmargin.studies.sweep.setup import Setup
 from clearmargin.studies.sweep.study import Study
-from clearmargin.studies.sweep.trial import Folds, Packed, judge_fold
+from clearmargin.studies.sweep.trial import Material, judge_fold
 from clearmargin.types import Listener
 
 WAIT_S = 0.5
@@ -45,7 +44,8 @@ class Announcer:
 def describe(trial: Trial, trials: list[Trial], wanted: int) -> str:
     """One line for a trial that has ended."""
     place = sum(each.counts and each.number <= trial.number for each in trials)
-    what = "the recipe's own settings" if trial.is_baseline else ", ".join(f"{k}={v}" for k, v in trial.settings.items())
+    own = ", ".join(f"{key}={value_word(value)}" for key, value in trial.settings.items())
+    what = "the recipe's own settings" if trial.is_baseline else own
     if trial.state == "stopped":
         return f"Trial {trial.number} ({what}) was stopped: {trial.reason}. It will be gone on with."
     head = f"Trial {trial.number}, {place} of {wanted} ({what})"
@@ -54,11 +54,12 @@ def describe(trial: Trial, trials: list[Trial], wanted: int) -> str:
     winner = find_winner(trials)
     best = f"; the best is {winner.value:.3f}, of trial {winner.number}" if winner and winner is not trial else ""
     if trial.state == "pruned":
-        return f"{head}: AUROC {trial.value:.3f} after {len(trial.folds)} folds, not worth the others{best}."
+        after = counted(len(trial.folds), "fold", "folds")
+        return f"{head}: AUROC {trial.value:.3f} after {after}, not worth the others{best}."
     return f"{head}: AUROC {trial.value:.3f}{best}."
 
 
-def work(study: Study, setup: Setup, packed: Mapping[str, Packed], folds: Folds, listener: Listener) -> None:
+def work(study: Study, setup: Setup, material: Material, listener: Listener) -> None:
     """Takes trials until none is left, and waits for those of others, which are taken over where one is killed.
 
     Raises:
@@ -70,7 +71,7 @@ def work(study: Study, setup: Setup, packed: Mapping[str, Packed], folds: Folds,
             announcer.tell()
             trial = study.take()
             if trial is not None:
-                run_trial(study, setup, trial, packed, folds, announcer)
+                run_trial(study, setup, trial, material, announcer)
             elif any(each.state == "running" for each in study.trials()):
                 time.sleep(WAIT_S)
             else:
@@ -78,9 +79,7 @@ def work(study: Study, setup: Setup, packed: Mapping[str, Packed], folds: Folds,
     announcer.tell()
 
 
-def run_trial(
-    study: Study, setup: Setup, trial: Trial, packed: Mapping[str, Packed], folds: Folds, announcer: Announcer
-) -> None:
+def run_trial(study: Study, setup: Setup, trial: Trial, material: Material, announcer: Announcer) -> None:
     """Every fold of a trial that was taken here, until it is known to be hopeless; a fold that is known is not redone.
 
     An error in the trial is the trial's end and not the sweep's.
@@ -89,7 +88,7 @@ def run_trial(
         Interrupted: SIGINT or SIGTERM came.
     """
     try:
-        _judge_folds(study, setup, trial, packed, folds, announcer)
+        _judge_folds(study, setup, trial, material, announcer)
     except Interrupted:
         study.stop(trial.number)
         raise
@@ -102,17 +101,15 @@ def run_trial(
         raise
 
 
-def _judge_folds(
-    study: Study, setup: Setup, trial: Trial, packed: Mapping[str, Packed], folds: Folds, announcer: Announcer
-) -> None:
-    config, images = setup.config_of(trial), packed[setup.recipe_of(trial)]
+def _judge_folds(study: Study, setup: Setup, trial: Trial, material: Material, announcer: Announcer) -> None:
+    config, images = setup.config_of(trial), material.packed[setup.recipe_of(trial)]
     known = study.known_folds(trial.origin)
     for fold in range(study.plan.folds):
         place = logits_file(study.out, trial.origin, fold)
         result = known.get(fold) if place.is_file() else None
         if result is None:
             scratch = place_of(study.out, trial.origin) / f"fold_{fold + 1}"
-            result, logits = judge_fold(images, folds, config, fold, scratch=scratch)
+            result, logits = judge_fold(images, material.folds, config, fold, scratch=scratch)
             write_whole(place, lambda path, logits=logits: np.save(path, logits))  # type: ignore[misc]
         study.report(trial.number, fold, result)
         announcer.tell()

@@ -1,7 +1,7 @@
 """Processes of its own that a sweep starts (`--jobs`): plain programs, started by name, which need no guard.
 
-Each is given the setup and the folder on its standard input, and ends when that is closed: a sweep that is killed leaves
-none behind. They stop as training does, between two batches, with everything saved.
+Each is given the setup and the folder on its standard input, and ends when that is closed: a sweep that is killed
+leaves none behind. They stop as training does, between two batches, with everything saved.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from types import FrameType
 from typing import IO
 
 from clearmargin.errors import DataError, Interrupted
-from clearmargin.studies.sweep.folder import as_folds, open_packed, read_folds
+from clearmargin.studies.sweep.folder import open_material
 from clearmargin.studies.sweep.setup import Setup, read_setup
 from clearmargin.studies.sweep.study import Study
 from clearmargin.studies.sweep.work import WAIT_S, Announcer, work
@@ -110,11 +110,9 @@ def main() -> None:
     out = Path(sys.stdin.readline().rstrip("\n"))
     setup = read_setup(sys.stdin.readline())
     threading.Thread(target=_end_with_the_other, daemon=True).start()
-    table = read_folds(out)
     study = Study(out, setup.space, setup.plan, setup.base.seed)
-    packed = open_packed(study.facts["packed"], table)
     try:
-        work(study, setup, packed, as_folds(table), Listener())
+        work(study, setup, open_material(out, study.facts["packed"]), Listener())
     except (Interrupted, KeyboardInterrupt):
         sys.exit(0)
 
