@@ -78,7 +78,7 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """Every setting that is swept, in the order of the file."""
+    """Every setting that is swept, by their names, so that the order in the file does not matter."""
 
     parameters: tuple[Choices | Range, ...]
 
@@ -120,7 +120,7 @@ def read_space(path: Path) -> Space:
         raise ConfigError(
             f'{path}: the space is empty. Name a setting of docs/settings.md, as "train.batch_size" = [32, 64, 128].'
         )
-    return Space(tuple(found.values()))
+    return Space(tuple(found[key] for key in sorted(found)))
 
 
 def check_space(path: Path, space: Space, recipe: str, changes: Mapping[str, Any]) -> list[RunConfig]:

@@ -110,6 +110,7 @@ def _judge_folds(study: Study, setup: Setup, trial: Trial, material: Material, a
         if result is None:
             scratch = place_of(study.out, trial.origin) / f"fold_{fold + 1}"
             result, logits = judge_fold(images, material.folds, config, fold, scratch=scratch)
+            place.parent.mkdir(parents=True, exist_ok=True)
             write_whole(place, lambda path, logits=logits: np.save(path, logits))  # type: ignore[misc]
         study.report(trial.number, fold, result)
         announcer.tell()
