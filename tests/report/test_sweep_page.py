@@ -16,7 +16,14 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, sync_playwright
 
 from clearmargin.report import sweep_plots
-from clearmargin.report.sweep_page import answer, estimates, protocol, render_sweep_page, winners_curse, write_sweep_page
+from clearmargin.report.sweep_page import (
+    answer,
+    estimates,
+    protocol,
+    render_sweep_page,
+    winners_curse,
+    write_sweep_page,
+)
 
 CHROMIUM = Path("/usr/bin/chromium")
 HOSTILE = "</td><script>alert(1)</script>" + "x" * 300
@@ -67,7 +74,8 @@ def summary() -> dict[str, Any]:
             "trials": {"by": "patient", "images": 240},
         },
         "trials": {"complete": 6, "pruned": 1, "failed": 1, "stopped": 0},
-        "winner": won | {"settings": {"model.name": "residual", "train.learning_rate": 0.0034567, "train.batch_size": 16}},
+        "winner": won
+        | {"settings": {"model.name": "residual", "train.learning_rate": 0.0034567, "train.batch_size": 16}},
         "baseline": won | {"number": 0, "baseline": True, "value": 0.7, "wins": 0.11, "settings": own},
         "baseline_settings": own,
         "corrected": {"value": 0.744, "resamples": 200},

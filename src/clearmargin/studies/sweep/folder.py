@@ -8,6 +8,7 @@ be there before anybody can join in is there once folds.csv is.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -25,7 +26,7 @@ from clearmargin.errors import ConfigError, DataError, UsageError
 from clearmargin.files import make_folder, write_text, write_whole
 from clearmargin.images.preprocess import Preprocessing
 from clearmargin.settings import RunConfig
-from clearmargin.studies.sweep.records import Plan
+from clearmargin.studies.sweep.records import WORKERS, Plan
 from clearmargin.studies.sweep.space import Space
 from clearmargin.studies.sweep.trial import HELD_OUT, Folds, Material, Packed, part_of
 from clearmargin.training.run_folder import check_same
@@ -121,6 +122,7 @@ def clear_locks(out: Path) -> None:
     for name in (_LOCK, ".taking"):
         with suppress(PermissionError):  # Windows keeps a file that is open
             (out / name).unlink(missing_ok=True)
+    shutil.rmtree(out / WORKERS, ignore_errors=True)
 
 
 def write_split(out: Path, assignment: Assignment, folds: Sequence[Assignment]) -> None:

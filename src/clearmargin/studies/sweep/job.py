@@ -97,10 +97,11 @@ def run_sweep(
                 listener.note(f"{out}: this sweep is complete.")
             else:
                 _lead(setup, out, jobs=jobs, command=command, listener=listener)
-            place.clear_locks(out)
         except (Interrupted, KeyboardInterrupt):
             raise Interrupted(_how_to_go_on(out, setup)) from None
         finally:
+            if place.is_complete(out):
+                place.clear_locks(out)
             lock.release()
     return Sweep(out)
 

@@ -16,6 +16,8 @@ State = Literal["complete", "pruned", "failed", "stopped", "running", "waiting"]
 """`stopped`: killed or interrupted in the middle, and done again under another number."""
 TRIALS = "trials"
 """The folder that has a folder of each trial."""
+WORKERS = ".workers"
+"""The folder in which each process that takes trials holds a lock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ def tabulate(trials: Sequence[Trial], keys: Sequence[str], n_folds: int) -> pd.D
         if trial.state == "waiting":
             continue
         row: dict[str, Any] = {"number": trial.number, "state": trial.state, "baseline": trial.is_baseline}
+        row["origin"] = trial.origin
         row |= {key: encode(trial.settings[key]) if key in trial.settings else None for key in keys}
         row["value"] = trial.value
         row |= {f"fold_{fold + 1}": trial.folds[fold].value if fold in trial.folds else None for fold in range(n_folds)}

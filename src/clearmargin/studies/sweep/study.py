@@ -21,7 +21,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from clearmargin.errors import MissingExtra, UsageError
-from clearmargin.studies.sweep.records import FoldResult, Plan, State, Trial
+from clearmargin.studies.sweep.records import WORKERS, FoldResult, Plan, State, Trial
 from clearmargin.studies.sweep.space import Choices, Range, Space, Value, encode
 
 try:
@@ -85,7 +85,7 @@ class Study:
     @contextmanager
     def working(self) -> Iterator[None]:
         """Inside, this process may take trials; when it is killed, the others see."""
-        folder = self.out / ".workers"
+        folder = self.out / WORKERS
         folder.mkdir(exist_ok=True)
         self._worker = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
         file = folder / self._worker
@@ -204,7 +204,7 @@ class Study:
                 self._replace(each, KILLED)
 
     def _lives(self, worker: str) -> bool:
-        lock = FileLock(self.out / ".workers" / worker)
+        lock = FileLock(self.out / WORKERS / worker)
         try:
             lock.acquire(timeout=0)
         except Timeout:
