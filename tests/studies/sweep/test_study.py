@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
-from clearmargin.errors import UsageError
+from clearmargin.errors import MissingExtra, UsageError
+from clearmargin.studies.sweep import study as study_module
 from clearmargin.studies.sweep.records import FoldResult, Plan, Trial, find_winner, tabulate
 from clearmargin.studies.sweep.space import Choices, Range, Space
 from clearmargin.studies.sweep.study import Study, check_study_file
@@ -136,6 +139,17 @@ def test_settings_that_come_again_share_their_folds(tmp_path: Path) -> None:
         by_settings.setdefault(str(trial.settings), set()).add(trial.origin)
     assert all(len(origins) == 1 for origins in by_settings.values())
     assert len(by_settings) < 5
+
+
+def test_without_optuna_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    spec = importlib.util.spec_from_file_location("study_without_optuna", study_module.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    with pytest.raises(
+        MissingExtra, match=r'a sweep needs Optuna .*; install it with: pip install "clearmargin\[sweep\]"'
+    ):
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
 
 def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from clearmargin.settings import RunConfig
 from clearmargin.studies.sweep.records import Plan, Trial
 from clearmargin.studies.sweep.space import Choices, Range, Space, Value
 
-PLAIN = "recipe"
+RECIPE = "recipe"
 """The setting by whose value the packed images of a trial are found."""
 
 
@@ -34,7 +34,7 @@ class Setup:
             section, _, leaf = key.rpartition(".")
             place = values.get(section, {}) if section else values
             if leaf in place:
-                own[key] = self.recipe if key == PLAIN else place[leaf]
+                own[key] = self.recipe if key == RECIPE else place[leaf]
         return own
 
     def recipes(self) -> list[str]:
@@ -43,7 +43,7 @@ class Setup:
 
     def recipe_of(self, trial: Trial) -> str:
         """The recipe of a trial."""
-        return self.recipe if trial.is_baseline else str(trial.settings.get(PLAIN, self.recipe))
+        return self.recipe if trial.is_baseline else str(trial.settings.get(RECIPE, self.recipe))
 
     def config_of(self, trial: Trial) -> RunConfig:
         """The settings of a run with those of a trial; data, split and seed are always those of the sweep.
@@ -53,7 +53,7 @@ class Setup:
         """
         if trial.is_baseline:
             return self.base
-        own = {key: value for key, value in trial.settings.items() if key != PLAIN}
+        own = {key: value for key, value in trial.settings.items() if key != RECIPE}
         return self.with_recipe(self.recipe_of(trial), own)
 
     def with_recipe(self, recipe: str, own: Mapping[str, Value]) -> RunConfig:

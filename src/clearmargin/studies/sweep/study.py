@@ -55,8 +55,7 @@ class Study:
         self.out, self.space, self.plan, self.seed = out, space, plan, seed
         self._worker = ""
         self._taken: dict[int, optuna.Trial] = {}
-        with suppress(AttributeError):
-            optuna.logging.set_verbosity(optuna.logging.ERROR)
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
         logging.getLogger("alembic").setLevel(logging.WARNING)
         pruner = optuna.pruners.MedianPruner() if plan.pruner == "median" else optuna.pruners.NopPruner()
         self._study = optuna.create_study(
