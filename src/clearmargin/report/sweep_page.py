@@ -148,7 +148,7 @@ def estimates(summary: Mapping[str, Any]) -> list[Estimate]:
             "cross-validated",
             decimal(winner["value"]),
             f"folds {folds}",
-            "What it was chosen by: too high, because it was chosen for being high.",
+            "What it was chosen by: on average too high, because it was chosen for being high.",
         )
     ]
     if corrected["value"] is not None:

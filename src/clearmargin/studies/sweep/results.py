@@ -111,7 +111,7 @@ def write_results(
     baseline = next((each for each in trials if each.is_baseline and each.state == "complete"), None)
     complete = _distinct(trials, winner)
     luck = _luck(out, setup, complete)
-    wins = {each.origin: float(share) for each, share in zip(complete, luck.wins, strict=True)}
+    wins = {_figures(each): float(share) for each, share in zip(complete, luck.wins, strict=True)}
     counts = table["state"].value_counts()
     content: dict[str, Any] = {
         "schema": 1,
@@ -142,12 +142,19 @@ def write_results(
 
 
 def _distinct(trials: Sequence[Trial], winner: Trial) -> list[Trial]:
-    """Complete trials, one of each settings: the same twice would share what it wins."""
-    found = {winner.origin: winner}
+    """Complete trials, one of each figures to the last digit: the same network twice would share what it wins.
+
+    That is what settings give that are tried again, or that the recipe has too.
+    """
+    found = {_figures(winner): winner}
     for each in trials:
         if each.state == "complete":
-            found.setdefault(each.origin, each)
+            found.setdefault(_figures(each), each)
     return sorted(found.values(), key=lambda each: each.number)
+
+
+def _figures(trial: Trial) -> tuple[float, ...]:
+    return tuple(trial.folds[fold].value for fold in sorted(trial.folds))
 
 
 def _luck(out: Path, setup: Setup, complete: Sequence[Trial]) -> Luck:
@@ -165,17 +172,16 @@ def _luck(out: Path, setup: Setup, complete: Sequence[Trial]) -> Luck:
     return judge_winner(folds.labels[rows], numbers, logits, known, resamples=_RESAMPLES, seed=setup.base.seed)
 
 
-def _describe(trial: Trial, setup: Setup, wins: Mapping[int, float]) -> dict[str, Any]:
-    n = setup.plan.folds
-    values = [trial.folds[fold].value for fold in range(n)]
+def _describe(trial: Trial, setup: Setup, wins: Mapping[tuple[float, ...], float]) -> dict[str, Any]:
+    values = _figures(trial)
     return {
         "number": trial.number,
         "baseline": trial.is_baseline,
         "settings": {key: trial.settings.get(key) for key in setup.space.keys},
         "value": trial.value,
-        "folds": values,
-        "across_folds": across_folds(values, test_share=1 / n),
-        "wins": wins.get(trial.origin),
+        "folds": list(values),
+        "across_folds": across_folds(values, test_share=1 / setup.plan.folds),
+        "wins": wins.get(_figures(trial)),
     }
 
 
