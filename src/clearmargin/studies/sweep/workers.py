@@ -17,7 +17,8 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from clearmargin.errors import DataError, Interrupted
+from clearmargin.errors import ClearmarginError, DataError, Interrupted
+from clearmargin.files import disk_errors
 from clearmargin.studies.sweep.folder import open_material
 from clearmargin.studies.sweep.setup import Setup, read_setup
 from clearmargin.studies.sweep.study import Study
@@ -27,6 +28,8 @@ from clearmargin.types import Listener
 
 _STOP_S = 60
 _MOST_RESTARTS = 5
+_OURS = 3
+"""How a process ends that raised one of our errors; its last line is the message."""
 
 
 class Worker:
@@ -66,7 +69,7 @@ def work_together(study: Study, setup: Setup, jobs: int, listener: Listener) -> 
 
     Raises:
         Interrupted: SIGINT or SIGTERM came; what was trained is kept.
-        DataError: processes keep being killed, as where the memory is too small for so many.
+        DataError: one cannot go on, as on a full disk; or they keep being killed, as where the memory is too small.
         RuntimeError: one ended with an error of ours.
     """
     threads = max(1, (os.cpu_count() or 1) // jobs)
@@ -82,6 +85,8 @@ def work_together(study: Study, setup: Setup, jobs: int, listener: Listener) -> 
                 for worker in [each for each in workers if each.process.poll() is not None]:
                     workers.remove(worker)
                     code, said = worker.process.returncode, worker.end()
+                    if code == _OURS:
+                        raise DataError(said)
                     if code > 0:
                         raise RuntimeError(f"a process of the sweep ended with {code}: {said}")
                     if code < 0:
@@ -110,11 +115,15 @@ def main() -> None:
     out = Path(sys.stdin.readline().rstrip("\n"))
     setup = read_setup(sys.stdin.readline())
     threading.Thread(target=_end_with_the_other, daemon=True).start()
-    study = Study(out, setup.space, setup.plan, setup.base.seed)
     try:
-        work(study, setup, open_material(out, study.facts["packed"]), Listener())
+        with disk_errors(out):
+            study = Study(out, setup.space, setup.plan, setup.base.seed)
+            work(study, setup, open_material(out, study.facts["packed"]), Listener())
     except (Interrupted, KeyboardInterrupt):
         sys.exit(0)
+    except ClearmarginError as error:
+        sys.stderr.write(str(error))  # to the process that started it, which raises it again
+        sys.exit(_OURS)
 
 
 def _end_with_the_other() -> None:
