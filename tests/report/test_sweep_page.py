@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
 from clearmargin.report import sweep_plots
 from clearmargin.report.sweep_page import (
@@ -25,7 +23,6 @@ from clearmargin.report.sweep_page import (
     write_sweep_page,
 )
 
-CHROMIUM = Path("/usr/bin/chromium")
 HOSTILE = "</td><script>alert(1)</script>" + "x" * 300
 
 SPACE: dict[str, Any] = {
@@ -136,16 +133,6 @@ def test_figures_take_trials_as_they_come() -> None:
     few.loc[1, "train.learning_rate"] = np.nan
     assert "<svg" in sweep_plots.parallel(few, SPACE, winner=1).svg
     assert "<svg" in sweep_plots.progress(few.head(1), winner=0).svg
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if not CHROMIUM.exists() and os.environ.get("CLEARMARGIN_REQUIRE_BROWSER") != "1":
-        pytest.skip(f"{CHROMIUM} is absent; CLEARMARGIN_REQUIRE_BROWSER=1 makes this an error")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(320, "dark"), (1280, "light")])

@@ -108,7 +108,8 @@ def test_every_trial_has_the_split_and_the_seed_of_the_sweep_and_the_first_is_th
 def test_an_interrupted_sweep_goes_on_where_it_was(
     data: Path, search: Callable[..., Path], judged: Callable[[Judge], list[tuple[RunConfig, int]]], tmp_path: Path
 ) -> None:
-    whole = search(data, "whole", trials=4)  # really trained: the fake comes after
+    judged(lambda config, fold: 0.5 + config.train.learning_rate + fold / 10)
+    whole = search(data, "whole", trials=4)
     told: list[tuple[RunConfig, int]] = []
 
     def judge(config: RunConfig, fold: int) -> float:

@@ -41,7 +41,7 @@ def material(root: Path) -> tuple[Packed, Folds, np.ndarray]:
 def test_a_part_gives_its_own_images_and_no_others() -> None:
     images = np.arange(10, dtype=np.uint8).reshape(10, 1, 1, 1)
     part = Part(images, np.array([2, 5, 7]))
-    assert len(part) == 3
+    assert len(part) == part.nbytes == 3
     assert part[np.array([2, 0])].ravel().tolist() == [7, 2]
     assert part[0:2].ravel().tolist() == [2, 5]
     with pytest.raises(IndexError):
@@ -62,6 +62,13 @@ def test_one_network_is_trained_whatever_the_settings_say_of_several(tmp_path: P
     once = judge_fold(packed, folds, setting(), 0, scratch=tmp_path / "a")[1]
     several = judge_fold(packed, folds, setting(crossfit=4, seeds=3), 0, scratch=tmp_path / "b")[1]
     np.testing.assert_array_equal(once, several)
+
+
+def test_images_that_fit_on_the_device_give_the_same(tmp_path: Path) -> None:
+    packed, folds, _ = material(tmp_path)
+    sent = judge_fold(packed, folds, setting(), 0, scratch=tmp_path / "a")[1]
+    placed = judge_fold(packed, folds, setting(images_on="device"), 0, scratch=tmp_path / "b")[1]
+    np.testing.assert_array_equal(sent, placed)
 
 
 def test_an_interrupted_fold_goes_on_to_the_very_same_logits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

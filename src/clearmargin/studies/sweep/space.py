@@ -21,6 +21,7 @@ Value = bool | int | float | str | list[Any]
 
 _WHO = "it changes who is in test, which must be the same for every trial"
 _DECIDES = "a trial is judged by its AUROC, which it does not change"
+_SPEED = "it is about speed; set it with --set"
 _ONE_NETWORK = "a trial trains one network in each fold; set it with --set for the winner"
 _FIXED: dict[str, str] = {
     "seed": "all trials share it, so that they differ in their settings alone",
@@ -37,6 +38,8 @@ _FIXED: dict[str, str] = {
     "model.thumbnail": "trials train no second network; set it with --set for the winner",
     "model.weights": "a file belongs to one model; sweep once for each file, or model.name with --weights hub set",
     "train.checkpoint_minutes": _DECIDES,
+    "train.images_on": _SPEED,
+    "train.compile": _SPEED,
 }
 """What cannot be swept, a key or the beginning of keys, and why."""
 _RANGE = ("low", "high", "log", "step")

@@ -6,6 +6,7 @@ It sees the images of train and validation alone: what it is given cannot give i
 from __future__ import annotations
 
 import hashlib
+import math
 import shutil
 import time
 from collections.abc import Mapping
@@ -44,6 +45,7 @@ class Part:
     def __init__(self, images: NDArray[np.uint8], rows: NDArray[np.intp]) -> None:
         self._images, self._rows = images, rows
         self.shape = (len(rows), *images.shape[1:])
+        self.nbytes = math.prod(self.shape) * images.dtype.itemsize
 
     def __len__(self) -> int:
         return len(self._rows)
