@@ -33,6 +33,7 @@ from clearmargin.cli.predict import predict
 from clearmargin.cli.report import report
 from clearmargin.cli.serve import serve
 from clearmargin.cli.split import split
+from clearmargin.cli.sweep import sweep
 from clearmargin.cli.train import train
 from clearmargin.errors import ClearmarginError
 from clearmargin.files import disk_errors
@@ -51,6 +52,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "report": report,
     "compare": compare,
     "optimism": optimism,
+    "sweep": sweep,
     "calibrate": calibrate,
     "export": export,
     "import-keras": import_keras,
