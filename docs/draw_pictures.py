@@ -7,24 +7,17 @@ The same numbers give the same bytes; a test computes them anew.
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import math
-import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from canvas import WIDE, as_data, bare, outline, percent, squares, wide, write
 from matplotlib.patches import PathPatch
-from matplotlib.path import Path as Outline
 from numpy.typing import NDArray
 from phantom_study import Numbers, draw_slides, study
 from PIL import Image
@@ -33,21 +26,19 @@ from clearmargin.data.phantom import draw_slide
 from clearmargin.report.patients import patient_table
 from clearmargin.report.pictures import general_plots, patient_plots
 from clearmargin.report.run_files import RunFiles, read_run
-from clearmargin.report.svg import ACCENT, INK, MUTED, NEUTRAL, Picture, drawing, legend_above, render
+from clearmargin.report.svg import ACCENT, INK, MUTED, NEUTRAL, Picture, legend_above, render
 
 HERE = Path(__file__).resolve().parent / "pictures"
-_WIDE = 720
-_LARGER = 1.2
+_LARGER = 1.1
 """Figures of the report are shown so much larger than they are drawn."""
-_LETTERS = dict.fromkeys(("font.size", "axes.labelsize", "axes.titlesize", "legend.fontsize"), 12)
-_RED, _GREY = (201, 58, 120), (123, 135, 148)
+_RED, _GREY = (165, 25, 95), (111, 127, 143)
 _DASHED = (0, (3, 3))
-_NAMES = {"random": "random\nsplit", "patient": "split by\npatient"}
+_NAMES = {"random": "random split", "patient": "split by patient"}
 
 
 def leakage(numbers: Numbers) -> Picture:
     """Who is tested under either split, and the AUROC that two models get there."""
-    with _wide(320) as figure:
+    with wide(320) as figure:
         grids, dots = figure.subfigures(1, 2, width_ratios=(1.15, 1))
         for axes, name in zip(grids.subplots(1, 2), _NAMES, strict=True):
             grid = np.array(numbers["grid"][name])
@@ -55,18 +46,18 @@ def leakage(numbers: Numbers) -> Picture:
             grid = grid if grid.ndim == 2 else np.repeat(grid[:, None], width, axis=1)
             for value, colour in ((0, NEUTRAL), (1, ACCENT)):
                 cells = [(column, row) for row, column in np.argwhere(grid == value).tolist()]
-                _squares(axes, cells, color=colour, alpha=0.35 + 0.65 * value)
-            _bare(axes, width, len(grid))
-            axes.set_title(_NAMES[name].replace("\n", " "), color=INK)
+                squares(axes, cells, color=colour, alpha=0.35 + 0.65 * value)
+            bare(axes, width, len(grid))
+            axes.set_title(_NAMES[name], color=INK)
             axes.set_xlabel("patches of each patient")
             axes.set_ylabel("patients" if name == "random" else "")
         grids.suptitle("tested (red) and trained on (grey)", x=0.02, ha="left", fontsize=12, color=MUTED)
         axes = dots.subplots()
         for place, model in enumerate(("nearest neighbours", "logistic regression")):
-            for shift, name, colour in ((-0.16, "random", NEUTRAL), (0.16, "patient", ACCENT)):
+            for shift, name, colour in ((-0.16, "random", NEUTRAL), (0.16, "patient", INK)):
                 spread = numbers[model][name]
                 axes.hlines(place + shift, *spread["ci"], color=colour, linewidth=5, alpha=0.35)
-                label = _NAMES[name].replace("\n", " ") if place == 0 else None
+                label = _NAMES[name] if place == 0 else None
                 axes.plot(spread["value"], place + shift, "o", color=colour, markersize=7, label=label)
                 axes.text(spread["ci"][1] + 0.004, place + shift, f"{spread['value']:.3f}", va="center")
         axes.set_yticks([0, 1], ["nearest\nneighbours", "logistic\nregression"])
@@ -83,7 +74,7 @@ def operating_point(numbers: Numbers) -> Picture:
     """Probabilities of both classes, and what is said of them."""
     low, high = numbers["cannot_tell"]
     threshold, edges = numbers["threshold"], np.array(numbers["edges"])
-    with _wide(320) as figure:
+    with wide(320) as figure:
         axes = figure.subplots()
         top = 1.12 * max(map(max, numbers["shares"].values()))
         for name, colour, side in (("malignant", ACCENT, 1), ("benign", NEUTRAL, -1)):
@@ -102,7 +93,7 @@ def operating_point(numbers: Numbers) -> Picture:
         axes.text(0.7, 0.5 * top, "malignant patches ↑", color=MUTED)
         axes.set_ylim(-top, top)
         axes.set_xlim(0, 1)
-        _percent(axes, absolute=True)
+        percent(axes, absolute=True)
         axes.set_ylabel("share of each class")
         axes.set_xlabel("probability of malignant")
         title = "Probabilities of benign and malignant patches, the threshold, and the range that is not decided"
@@ -111,16 +102,16 @@ def operating_point(numbers: Numbers) -> Picture:
 
 def prevalence(numbers: Numbers) -> Picture:
     """PPV and NPV of one operating point by the share of malignant images."""
-    with _wide(280) as figure:
+    with wide(280) as figure:
         axes = figure.subplots()
         axes.plot(numbers["prevalences"], numbers["npv"], color=NEUTRAL, label="NPV: of those called benign, benign")
         ppv = "PPV: of those called malignant, malignant"
         axes.plot(numbers["prevalences"], numbers["ppv"], color=ACCENT, label=ppv)
-        places = ((0.01, "1 %, as in screening", 8), (numbers["prevalence"], "these test patches", -44))
+        places = ((0.01, "where 1 % are malignant", -5), (numbers["prevalence"], "on these test patches", -24))
         for place, words, up in places:
             value = float(np.interp(place, numbers["prevalences"], numbers["ppv"]))
             axes.plot(place, value, "o", color=ACCENT, markersize=7, clip_on=False)
-            axes.annotate(f"PPV {value:.2f}\n{words}", (place, value), textcoords="offset points", xytext=(10, up))
+            axes.annotate(f"PPV {value:.2f} {words}", (place, value), textcoords="offset points", xytext=(12, up))
         axes.set_xlim(0, 0.5)
         axes.set_ylim(0, 1)
         axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
@@ -131,7 +122,7 @@ def prevalence(numbers: Numbers) -> Picture:
 
 def calibration(numbers: Numbers) -> Picture:
     """Reliability before and after."""
-    with _wide(370) as figure:
+    with wide(370) as figure:
         for axes, part in zip(figure.subplots(1, 2), ("before", "after"), strict=True):
             bins = [each for each in numbers[part]["bins"] if each["n"]]
             most = max(each["n"] for each in bins)
@@ -154,7 +145,7 @@ def calibration(numbers: Numbers) -> Picture:
 def abstention(numbers: Numbers) -> Picture:
     """The error of the surest, and the share covered of each patient."""
     curve, figures = numbers["curve"], numbers["figures"]
-    with _wide(300) as figure:
+    with wide(300) as figure:
         left, right = figure.subplots(1, 2, width_ratios=(1.4, 1))
         low, high = np.array(curve["ci"]).T
         left.fill_between(curve["decided"], low, high, color=ACCENT, alpha=0.18, linewidth=0)
@@ -175,7 +166,7 @@ def abstention(numbers: Numbers) -> Picture:
             )
         left.set_xlim(0, 1)
         left.set_ylim(0, 1.05 * float(high.max()))
-        _percent(left)
+        percent(left)
         left.set_xlabel("share of patches decided, the surest first")
         left.set_ylabel("wrong among the decided")
         shares = sorted(numbers["covered_by_patient"])
@@ -197,7 +188,7 @@ def context(numbers: Numbers) -> Picture:
     """A slide, the truth, and the probabilities of its patches by themselves and among their neighbours."""
     cells = list(zip(numbers["columns"], numbers["rows"], strict=True))
     truth = [cell for cell, label in zip(cells, numbers["labels"], strict=True) if label]
-    wrong, height = numbers["wrong"], 230
+    wrong, height = numbers["wrong"], 205
     maps = {
         "truth": numbers["labels"],
         f"alone: {wrong['alone']} of {len(cells)} wrong": numbers["probability_alone"],
@@ -205,20 +196,20 @@ def context(numbers: Numbers) -> Picture:
     }
     photograph = draw_slide(int(numbers["slide"].removeprefix("P")) - 1).image
     images = [_jpeg(photograph), *(_map_png(numbers, values) for values in maps.values())]
-    with _wide(height) as figure:
+    with wide(height) as figure:
         figure.set_layout_engine("none")  # so that it is known where the images belong
         every = [figure.add_axes((0.005 + 0.25 * place, 0.02, 0.24, 0.86)) for place in range(4)]
         for axes, title in zip(every, ("slide", *maps), strict=True):
-            _bare(axes, *numbers["size"])
+            bare(axes, *numbers["size"])
             axes.set_aspect("equal")
             axes.set_title(title, color=INK)
             if title not in ("slide", "truth"):
-                axes.add_patch(PathPatch(_outline(truth), fill=False, color=INK, linewidth=1.5))
+                axes.add_patch(PathPatch(outline(truth), fill=False, color=INK, linewidth=1.5))
         figure.draw_without_rendering()
         boxes = [axes.get_position() for axes in every]
         picture = render(figure, "context", title="A drawn slide, its lesion, and probabilities alone and in context")
     below = "".join(
-        f'<image x="{box.x0 * _WIDE:.2f}" y="{(1 - box.y1) * height:.2f}" width="{box.width * _WIDE:.2f}" '
+        f'<image x="{box.x0 * WIDE:.2f}" y="{(1 - box.y1) * height:.2f}" width="{box.width * WIDE:.2f}" '
         f'height="{box.height * height:.2f}" preserveAspectRatio="none" style="image-rendering: {how}" href="{data}"/>'
         for box, data, how in zip(boxes, images, ("auto", *["pixelated"] * 3), strict=True)
     )
@@ -228,7 +219,7 @@ def context(numbers: Numbers) -> Picture:
 def _jpeg(image: NDArray[np.uint8]) -> str:
     small = Image.fromarray(image)
     small.thumbnail((240, 240), Image.Resampling.LANCZOS)
-    return _as_data(small, "JPEG", quality=60)
+    return as_data(small, "JPEG", quality=60)
 
 
 def _map_png(numbers: Numbers, probabilities: Sequence[float]) -> str:
@@ -238,13 +229,7 @@ def _map_png(numbers: Numbers, probabilities: Sequence[float]) -> str:
     for column, row, value in zip(numbers["columns"], numbers["rows"], probabilities, strict=True):
         mixed = value * np.array(_RED) + (1 - value) * np.array(_GREY)
         pixels[row, column] = (*np.rint(mixed).astype(int), round(70 + 185 * value))
-    return _as_data(Image.fromarray(pixels), "PNG")
-
-
-def _as_data(image: Image.Image, kind: str, **options: int) -> str:
-    stream = io.BytesIO()
-    image.save(stream, kind, **options)
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(stream.getvalue()).decode()}"
+    return as_data(Image.fromarray(pixels), "PNG")
 
 
 PICTURES: dict[str, tuple[str, Callable[[Numbers], Picture]]] = {
@@ -253,7 +238,7 @@ PICTURES: dict[str, tuple[str, Callable[[Numbers], Picture]]] = {
     "prevalence": ("operating_point", prevalence),
     "calibration": ("calibration", calibration),
     "abstention": ("abstention", abstention),
-    "context": ("context", context),
+    "slide_context": ("context", context),
 }
 """By the name of the file: which numbers, and the function that draws them."""
 REPORT = (
@@ -278,15 +263,6 @@ def draw(folder: Path, numbers: Numbers, demo_run: Numbers) -> None:
     for plot in plots:
         if plot is not None and plot.picture is not None and plot.name in REPORT:
             write(folder / f"report_{plot.name}.svg", plot.picture, larger=_LARGER)
-
-
-def write(path: Path, picture: Picture, *, larger: float = 1.0) -> None:
-    """The picture with a size and a font of its own, as an image in a page has neither from the page."""
-    box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', picture.svg)
-    assert box is not None
-    width, height = (f"{float(side) * larger:g}" for side in box.groups())
-    own = f'<svg width="{width}" height="{height}" font-family="system-ui, -apple-system, \'Segoe UI\', sans-serif"'
-    path.write_text(picture.svg.replace("<svg", own, 1) + "\n", encoding="utf-8")
 
 
 def keep_run(run: RunFiles) -> Numbers:
@@ -317,58 +293,13 @@ def as_run(kept: Numbers) -> RunFiles:
     return RunFiles("demo", HERE, kept["metrics"], rows, None, empty, None, None, None)
 
 
-@contextmanager
-def _wide(height: float) -> Iterator[Figure]:
-    """`drawing`, as wide as a page."""
-    with drawing(height=height) as figure, matplotlib.rc_context(_LETTERS):
-        figure.set_size_inches(_WIDE / 72, height / 72)
-        yield figure
-
-
-def _squares(axes: Axes, cells: Sequence[tuple[int, int]], *, color: str, alpha: float, gap: float = 0.1) -> None:
-    """A square in each cell (column, row), all in one outline, which keeps the file small."""
-    corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]]) * (1 - 2 * gap) + gap
-    outlines = [Outline(corners + cell, closed=True) for cell in cells]
-    axes.add_patch(PathPatch(Outline.make_compound_path(*outlines), color=color, alpha=alpha, linewidth=0))
-
-
-def _outline(cells: Sequence[tuple[int, int]]) -> Outline:
-    """The edges between these cells (column, row) and others."""
-    inside = set(cells)
-    edges = []
-    for column, row in cells:
-        sides = {
-            (-1, 0): ((0, 0), (0, 1)),
-            (1, 0): ((1, 0), (1, 1)),
-            (0, -1): ((0, 0), (1, 0)),
-            (0, 1): ((0, 1), (1, 1)),
-        }
-        for (right, down), edge in sides.items():
-            if (column + right, row + down) not in inside:
-                edges.append(Outline(np.add(edge, (column, row))))
-    return Outline.make_compound_path(*edges)
-
-
-def _bare(axes: Axes, columns: int, rows: int) -> None:
-    axes.set_xlim(0, columns)
-    axes.set_ylim(rows, 0)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.grid(visible=False)
-    axes.spines[:].set_visible(False)
-
-
-def _percent(axes: Axes, *, absolute: bool = False) -> None:
-    axes.yaxis.set_major_formatter(lambda value, _: f"{100 * (abs(value) if absolute else value):.3g} %")
-
-
 def main() -> None:
     """Draws all; `--run RUN` takes the report's figures from that run."""
     if sys.argv[1:2] == ["--run"]:
         kept = keep_run(read_run(Path(sys.argv[2])))
         (HERE / "demo_run.json").write_text(json.dumps(kept) + "\n", encoding="utf-8")
     numbers = study(draw_slides())
-    (HERE / "numbers.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+    (HERE / "numbers.json").write_text(json.dumps(numbers) + "\n", encoding="utf-8")
     draw(HERE, numbers, json.loads((HERE / "demo_run.json").read_text(encoding="utf-8")))
 
 
