@@ -193,7 +193,7 @@ class Listener:
         """Of the current stage, `done` of `total` units are finished."""
 
     def network(self, folder: Path) -> None:
-        """The epochs that follow are of the network that keeps its history.csv in this folder, the run's or one below."""
+        """The epochs that follow are of the network whose history.csv is in this folder, the run's or one below."""
 
     def epoch(self, row: Mapping[str, float]) -> None:
         """An epoch ended; `row` is the new line of history.csv."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clearmargin.errors import UsageError
-from clearmargin.tracking.facts import Result, Settings, begin_tags
+from clearmargin.tracking.facts import Result, Settings, begin_tags, draw_pictures
 from clearmargin.tracking.kept import Kept
 from clearmargin.tracking.places import Place
 from clearmargin.tracking.tracker import LAST_WRITTEN, Status, Tracker, epoch_metrics
@@ -86,7 +86,7 @@ class EventFiles(Tracker):
         for summary in hparams(values, dict.fromkeys(result.figures, 0.0)):
             writer.file_writer.add_summary(summary)
         writer.add_text("run", _as_table(result.tags), 1)
-        for name, png in result.pictures.items():
+        for name, png in ({} if run else draw_pictures(result.folder)).items():
             writer.file_writer.add_summary(_picture(name, png), 0)
         writer.flush()
         self._close([name for name in self._writers if run and (name == run or name.startswith(f"{run}/"))])

@@ -9,7 +9,7 @@ import csv
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +42,8 @@ class Result:
     """Name, as test/image/auroc, to value; the ends of its 95 % interval have _low and _high at the end."""
     tags: Mapping[str, str]
     settings: Settings
-    files: tuple[Path, ...] = ()
-    pictures: Mapping[str, bytes] = field(default_factory=dict)
-    """Name to PNG."""
+    files: tuple[Path, ...]
+    folder: Path
 
 
 def read_settings(folder: Path) -> Settings:
@@ -64,26 +63,20 @@ def read_history(folder: Path) -> list[dict[str, float]]:
     return [{name: float(text) for name, text in row.items() if text not in ("", "nan")} for row in rows]
 
 
-def read_result(folder: Path, *, with_pictures: bool) -> Result:
-    """What came out of the run in the folder.
-
-    Args:
-        folder: of a run, or of `optimism`.
-        with_pictures: draw them too.
-    """
+def read_result(folder: Path) -> Result:
+    """What came out of the run, or of the `optimism`, in the folder."""
     settings = read_settings(folder)
     tags = begin_tags(settings)
     files = tuple(folder / name for name in _ARTEFACTS if (folder / name).is_file())
     if (folder / "optimism.json").is_file():
-        return Result(dict(_gap(_read_json(folder / "optimism.json"))), tags, settings, files)
+        return Result(dict(_gap(_read_json(folder / "optimism.json"))), tags, settings, files, folder)
     metrics = _read_json(folder / "metrics.json")
     tags |= _protocol_tags(metrics["protocol"])
     if (folder / "bundle" / "model.json").is_file():
         tags["data_sha256"] = str(_read_json(folder / "bundle" / "model.json")["lineage"]["data_sha256"])
     if "warning" in metrics:
         tags["warning"] = str(metrics["warning"])
-    pictures = draw_pictures(folder) if with_pictures else {}
-    return Result(dict(_figures(metrics)), tags, settings, files, pictures)
+    return Result(dict(_figures(metrics)), tags, settings, files, folder)
 
 
 def begin_tags(settings: Settings) -> dict[str, str]:
@@ -97,7 +90,9 @@ def begin_tags(settings: Settings) -> dict[str, str]:
 
 
 def draw_pictures(folder: Path) -> dict[str, bytes]:
-    """The pictures of the report that stand for all of it, as PNG by name."""
+    """The pictures of the report that stand for all of it, as PNG by name; none of a folder without predictions."""
+    if not (folder / "predictions.csv").is_file():
+        return {}
     from clearmargin.report.certainty import reliability_plot
     from clearmargin.report.pictures import result_plots
     from clearmargin.report.run_files import read_run

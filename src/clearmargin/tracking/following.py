@@ -102,7 +102,7 @@ class Tracking(Listener):
     def _tell_result(self, run: str) -> None:
         def write(tracker: Tracker) -> None:
             if not self._is_ended(tracker, run):
-                tracker.write_result(run, read_result(self._out / run, with_pictures=not run))
+                tracker.write_result(run, read_result(self._out / run))
                 tracker.kept = tracker.kept.with_ended(run)
 
         self._each(write)

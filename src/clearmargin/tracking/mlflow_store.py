@@ -1,4 +1,4 @@
-"""MLflow: a run in the store of a URI, by default a SQLite file beside the run folder; folds and seeds are its children.
+"""MLflow: a run in the store of a URI, by default SQLite beside the run folder; folds and seeds are its children.
 
 The epochs of several networks are metrics of their run, under the name of the network. MLflow reports how it is used
 to its makers unless it is told not to before it is imported; here it is told.
@@ -155,7 +155,7 @@ class MlflowStore(Tracker):
 
 
 def connect(uri: str) -> MlflowClient:
-    """A client of the store, which is made where it is a file that is not there yet; reports nothing to anybody else."""
+    """A client of the store, a file that is made where it is not there yet; reports nothing to anybody else."""
     os.environ.update(_ENVIRONMENT)
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
