@@ -21,6 +21,7 @@ from clearmargin.cli.audit import audit
 from clearmargin.cli.calibrate import calibrate
 from clearmargin.cli.compare import compare
 from clearmargin.cli.demo import demo
+from clearmargin.cli.doctor import doctor
 from clearmargin.cli.download import download
 from clearmargin.cli.evaluate import evaluate
 from clearmargin.cli.explain import explain
@@ -53,6 +54,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "download": download,
     "model": model,
     "serve": serve,
+    "doctor": doctor,
 }
 
 _SUMMARY = (

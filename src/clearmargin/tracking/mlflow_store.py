@@ -25,7 +25,8 @@ from clearmargin.tracking.tracker import LAST_WRITTEN, Status, Tracker, epoch_me
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-_ENVIRONMENT = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+SILENCE = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+"""What must be in the environment before MLflow is imported, so that it reports nothing to its makers."""
 _DEFAULTS = {
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     # A server that is gone would hold the training up for many minutes.
@@ -156,7 +157,7 @@ class MlflowStore(Tracker):
 
 def connect(uri: str) -> MlflowClient:
     """A client of the store, a file that is made where it is not there yet; reports nothing to anybody else."""
-    os.environ.update(_ENVIRONMENT)
+    os.environ.update(SILENCE)
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
     with _quiet():
