@@ -137,7 +137,8 @@ def check_port() -> Outcome:
         with socket.create_server(("127.0.0.1", PORT)):
             return ok(f"{PORT} is free")
     except OSError as error:
-        return warning(f"{PORT} cannot be opened ({error.strerror})", "Serve with another: clearmargin serve --port 0")
+        reason = os.strerror(error.errno) if error.errno else str(error)  # strerror repeats the address
+        return warning(f"{PORT} cannot be opened ({reason})", "Serve with another: clearmargin serve --port 0")
 
 
 def check_network() -> Outcome:
