@@ -7,6 +7,7 @@ shows the traceback. Exit codes are those of `errors.py`.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import traceback
@@ -20,6 +21,7 @@ import typer
 from clearmargin.cli.audit import audit
 from clearmargin.cli.calibrate import calibrate
 from clearmargin.cli.compare import compare
+from clearmargin.cli.completion import VARIABLE, whole_words, with_completers
 from clearmargin.cli.demo import demo
 from clearmargin.cli.doctor import doctor
 from clearmargin.cli.download import download
@@ -88,8 +90,9 @@ def build_app() -> typer.Typer:
     ) -> None:
         pass
 
+    is_completing = VARIABLE in os.environ
     for name, function in COMMANDS.items():
-        app.command(name)(function)
+        app.command(name)(with_completers(name, function) if is_completing else function)
     return app
 
 
@@ -102,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # file names need not be text
     try:
-        with _TerminationAsInterrupt(), disk_errors(Path("output")):
+        with _TerminationAsInterrupt(), disk_errors(Path("output")), whole_words():
             result = typer.main.get_command(build_app()).main(given, prog_name="clearmargin", standalone_mode=False)
     except ClearmarginError as error:
         return _fail(str(error), error.exit_code, debug=debug)
