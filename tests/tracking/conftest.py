@@ -36,12 +36,12 @@ class TrackedRun:
 
 @pytest.fixture(scope="session")
 def tracked_run(tmp_path_factory: pytest.TempPathFactory) -> TrackedRun:
-    """Three networks, each with one for the field; pseudonymised."""
+    """Two networks, each with one for the field; pseudonymised."""
     from mlflow import MlflowClient
 
     root = tmp_path_factory.mktemp("tracked")
     data, out = write_slides(root / "hospital", patients=12), root / "runs" / "one"
-    config = slides_config(data, data__pseudonymise=True)
+    config = slides_config(data, data__pseudonymise=True, train__crossfit=2)
     with pytest.MonkeyPatch.context() as patch:
         make_quick(patch, root / "cache")
         patch.setenv("CLEARMARGIN_KEY_FILE", str(root / "key"))

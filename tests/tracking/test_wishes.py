@@ -74,6 +74,9 @@ def test_the_store_that_the_user_has_set_is_taken(tmp_path: Path, monkeypatch: p
     assert choose_trackers("mlflow", tmp_path)[0].kept.where == "sqlite:////somewhere/else.db"
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert choose_trackers("mlflow", tmp_path / "run")[0].kept.where == f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.chdir(tmp_path)
+    assert choose_trackers("mlflow:sqlite:///a.db", Path("run"))[0].kept.where == f"sqlite:///{tmp_path / 'a.db'}"
+    assert choose_trackers("tensorboard:all", Path("run"))[0].kept.where == str(tmp_path / "all")
 
 
 @pytest.mark.parametrize("folds", [None, 3])

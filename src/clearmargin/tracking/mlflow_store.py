@@ -48,6 +48,8 @@ class MlflowStore(Tracker):
     def __init__(self, where: str, out: Path) -> None:
         self.out = out.absolute()
         self.uri = where or os.environ.get("MLFLOW_TRACKING_URI", "") or f"{_SQLITE}{self.out.parent / 'mlflow.db'}"
+        if self.uri.startswith(_SQLITE):  # a run is resumed from other working folders, too
+            self.uri = f"{_SQLITE}{Path(self.uri.removeprefix(_SQLITE)).absolute()}"
         self.kept = Kept(None if urlsplit(self.uri).password else self.uri)
         self._client: MlflowClient | None = None
         self._experiment = ""
