@@ -130,6 +130,15 @@ def test_a_complete_run_can_be_tracked_and_is_tracked_once(told: Told, tmp_path:
     assert told.told == ["begin cnn_50 new", ".: [1, 2]", "result .: 0.9", "finished"]
 
 
+def test_what_is_kept_of_one_tracker_outlasts_a_resume_with_another(told: Told, tmp_path: Path) -> None:
+    out = write_run(tmp_path)
+    for track in ("tensorboard", "told", "tensorboard"):
+        with follow(out, track=track, begun=True):
+            pass
+    assert set(read_kept(out)) == {"tensorboard", "told"}
+    assert len(scalars(out / "tensorboard")["test/image/auroc"]) == 1
+
+
 def test_a_run_that_ends_before_it_trains_leaves_nothing(told: Told, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no data"), follow(tmp_path / "run") as heard:
         heard.stage("audit")

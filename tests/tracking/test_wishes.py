@@ -97,6 +97,24 @@ def test_train_lets_the_trackers_listen(tmp_path: Path, monkeypatch: pytest.Monk
     assert [step for step, _ in scalars(place)["loss/validation"]] == [1]
 
 
+def test_an_optimism_that_was_begun_is_tracked_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[bool] = []
+
+    def run(_config: object, out: Path, *, listener: Listener, **_: object) -> dict[str, object]:
+        heard.append(isinstance(listener, tracking.Tracking))
+        place = write_run(write_run(out) / "image" / "0")
+        listener.network(place)
+        listener.epoch({"epoch": 1})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("clearmargin.studies.optimism.measure_optimism", run)
+    for track, resume in (("tensorboard", False), ((), True)):
+        with pytest.raises(KeyboardInterrupt):
+            clearmargin.optimism(tmp_path, tmp_path / "gap", track=track, resume=resume)
+    assert heard == [True, True]
+    assert [step for step, _ in scalars(tmp_path / "gap" / "tensorboard" / "image" / "0")["loss/train"]] == [1, 2]
+
+
 def test_what_is_heavy_is_imported_when_a_run_is_tracked_and_not_before() -> None:
     code = (
         "import sys; from clearmargin.tracking import choose_trackers; from pathlib import Path; "

@@ -232,7 +232,7 @@ def optimism(
         **data_changes(data, **images),
     }
     config = load_recipe(recipe, {**(settings or {}), **given(changed)})
-    begun = any(is_begun(Path(out) / by) for by in PROTOCOLS)
+    begun = any(is_begun(run) for by in PROTOCOLS for run in (Path(out) / by).glob("*"))
     with tracked(track, Path(out), listener=listener, begun=begun, resume=resume) as heard:
         return measure_optimism(config, Path(out), resume=resume, command=command, listener=heard)
 

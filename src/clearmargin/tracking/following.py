@@ -27,8 +27,9 @@ class Tracking(Listener):
         self, trackers: Sequence[Tracker], out: Path, *, following: Listener, kept: Mapping[str, Kept]
     ) -> None:
         self._out, self._following = out, following
+        wheres = {tracker.name: tracker.kept.where for tracker in trackers}
         # What is kept of another place is no help in this one.
-        self._kept = {each.name: kept[each.name] for each in trackers if _is_same_place(each, kept.get(each.name))}
+        self._kept = {name: entry for name, entry in kept.items() if wheres.get(name, entry.where) == entry.where}
         self._trackers = [tracker for tracker in trackers if not self._is_ended(tracker, "")]
         self._resumed = bool(kept)
         self._epochs: dict[tuple[str, Place], int] = {}
@@ -129,10 +130,6 @@ class Tracking(Listener):
         if self._kept.get(tracker.name) != tracker.kept:
             self._kept[tracker.name] = tracker.kept
             write_kept(self._out, self._kept)
-
-
-def _is_same_place(tracker: Tracker, kept: Kept | None) -> bool:
-    return kept is not None and kept.where == tracker.kept.where
 
 
 def _reason(error: Exception) -> str:
