@@ -20,11 +20,13 @@ if TYPE_CHECKING:
         import_keras,
         load_explainer,
         optimism,
+        show_augmentations,
         split,
         train,
     )
     from clearmargin.data.phantom import PhantomSettings, write_phantom
     from clearmargin.data.sources import SOURCES
+    from clearmargin.display.live import LiveCurves
     from clearmargin.errors import ClearmarginError
     from clearmargin.explanation.explainer import Explainer
     from clearmargin.models import MODELS
@@ -45,6 +47,7 @@ _HOME = {
     "optimism": "clearmargin.api",
     "compare": "clearmargin.api",
     "export": "clearmargin.api",
+    "show_augmentations": "clearmargin.api",
     "explain": "clearmargin.api",
     "load_explainer": "clearmargin.api",
     "Explainer": "clearmargin.explanation.explainer",
@@ -58,6 +61,7 @@ _HOME = {
     "ClearmarginError": "clearmargin.errors",
     "Listener": "clearmargin.types",
     "Client": "clearmargin.web.client",
+    "LiveCurves": "clearmargin.display.live",
 }
 
 __all__ = [
@@ -67,6 +71,7 @@ __all__ = [
     "Client",
     "Explainer",
     "Listener",
+    "LiveCurves",
     "PhantomSettings",
     "Predictor",
     "Run",
@@ -80,6 +85,7 @@ __all__ = [
     "load_bundle",
     "load_explainer",
     "optimism",
+    "show_augmentations",
     "split",
     "train",
     "write_phantom",
