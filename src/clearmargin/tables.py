@@ -6,6 +6,7 @@ so is what a pickle of them holds, which can be read where Clearmargin is not in
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,8 +38,12 @@ class ShownTable(Shown, pd.DataFrame):
     def _constructor(self) -> type[pd.DataFrame]:
         return pd.DataFrame
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        return self.plain().__reduce_ex__(protocol)
+    def _repr_html_(self) -> str | None:
+        drawn = Shown._repr_html_(self)
+        return self.plain()._repr_html_() if drawn is None else drawn  # type: ignore[operator]
+
+    def __reduce_ex__(self, _protocol: Any) -> Any:
+        return copy.copy, (self.plain(),)
 
     def plain(self) -> pd.DataFrame:
         """The same table as nothing but a pandas.DataFrame."""

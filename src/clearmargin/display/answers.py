@@ -13,7 +13,7 @@ from clearmargin.display.models import say_rule
 from clearmargin.display.page import DECISIONS, bar, block, figure, mark, more, table, tag, text_or_none, thumbnail
 from clearmargin.images.read import read_image
 from clearmargin.report.findings import clean
-from clearmargin.report.words import DASH, decimal
+from clearmargin.report.words import DASH, decimal, plural
 from clearmargin.types import INTENDED_USE
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def show_predictions(predictions: PredictionTable) -> str | None:
     counts = [f"{said[name]:,} {word.lower()}" for name, (_, word) in DECISIONS.items() if said[name]]
     told = dict.fromkeys(say_rule(*rule) for rule in rules)
     return block(
-        tag("p", f"{len(predictions):,} images: {', '.join(counts) or 'none'}", class_="title"),
+        tag("p", f"{plural(len(predictions), 'image')}: {', '.join(counts) or 'none'}", class_="title"),
         tag("p", "; or, where a patch has no neighbours, ".join(told), class_="muted"),
         table(("", "image", "decision", "probability", "of malignant", ""), rows, numbers=(3,)) if rows else "",
         *more(len(predictions), len(rows), "rows"),

@@ -153,13 +153,14 @@ def show_augmented(images: AugmentedImages) -> str:
     """Each image as it is, and beside it as training sees it."""
     rows = []
     for number, original in enumerate(images.originals[:_MOST_AUGMENTED]):
-        variants = [picture_of(each, alt="changed at random") for each in images.changed[number]]
+        changed = images.changed[number] if images.changes else ()
+        variants = [picture_of(each, alt="changed at random") for each in changed]
         label = LABEL_NAMES[images.labels[number]]
         rows.append((label, picture_of(original, alt=f"{label} image"), tag("span", *_spaced(variants))))
     return block(
         tag("p", f"What recipe {clean(images.recipe, 60)} makes of images", class_="title"),
         tag("p", images.describe()),
-        table(("", "as it is", "as training sees it, each time otherwise"), rows),
+        table(("", "as it is", "as training sees it, each time otherwise" if images.changes else ""), rows),
         *more(len(images.originals), len(rows), "images in .originals"),
     )
 

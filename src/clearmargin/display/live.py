@@ -13,7 +13,9 @@ from clearmargin.report.words import decimal, duration
 from clearmargin.types import Listener
 
 _EVERY_S = 0.25
-"""At least, between two changes of the picture; and ten times as long as the last one took, so that it costs little."""
+"""Between two changes of the picture, at least."""
+_RESTS = 10
+"""And so many times as long as the last change took, so that drawing costs little."""
 _MOST_NOTES = 6
 _MOST_NETWORKS = 12
 _Rows = list[Mapping[str, float]]
@@ -66,7 +68,7 @@ class LiveCurves(Listener):
                 sys.stdout.write(f"{line}\n")
                 sys.stdout.flush()
             return
-        if not now and time.monotonic() - self._shown < max(_EVERY_S, 10 * self._took):
+        if not now and time.monotonic() - self._shown < max(_EVERY_S, _RESTS * self._took):
             return
         if self._handle is None:
             self._begin()

@@ -66,16 +66,24 @@ def tag(name: str, *children: str, **attributes: str | int | None) -> Markup:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Sequence[int] = ()) -> Markup:
     """A table; the columns of these numbers stand to the right."""
-    kinds = ["n" if number in numbers else None for number in range(len(columns))]
-    head = tag("tr", *(tag("th", name, class_=kind, scope="col") for name, kind in zip(columns, kinds, strict=True)))
-    body = [tag("tr", *(tag("td", cell, class_=kind) for cell, kind in zip(row, kinds, strict=True))) for row in rows]
+    styles = [_to("right" if number in numbers else "left") for number in range(len(columns))]
+    head = tag("tr", *(tag("th", name, scope="col", style=style) for name, style in zip(columns, styles, strict=True)))
+    body = [tag("tr", *(tag("td", cell, style=to) for cell, to in zip(row, styles, strict=True))) for row in rows]
     return tag("table", tag("thead", head), tag("tbody", *body))
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> Markup:
     """A table of names and what is known of each."""
-    rows = [tag("tr", tag("th", name, scope="row", class_="muted"), tag("td", text)) for name, text in pairs]
+    rows = [
+        tag("tr", tag("th", name, scope="row", class_="muted", style=_to("left")), tag("td", text, style=_to("left")))
+        for name, text in pairs
+    ]
     return tag("table", tag("tbody", *rows))
+
+
+def _to(side: str) -> str:
+    """In the cell itself, since notebooks have rules of their own for tables, and some drop style sheets."""
+    return f"text-align:{side}"
 
 
 def thumbnail(path: str, load: Load, *, px: int = 64) -> Markup:

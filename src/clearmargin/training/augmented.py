@@ -32,6 +32,12 @@ class AugmentedImages(Shown):
         n, times = self.changed.shape[:2]
         return f"{n} images, each changed {times} times, by recipe {self.recipe}. {self.describe()}"
 
+    @property
+    def changes(self) -> dict[str, float | bool]:
+        """The changes that are on."""
+        plain = AugmentSettings()
+        return {name: value for name, value in self.settings if value != getattr(plain, name)}
+
     def describe(self) -> str:
         """Which changes are on, and how strong.
 
@@ -40,11 +46,9 @@ class AugmentedImages(Shown):
         ...     AugmentSettings(zoom=0.1, vertical_flip=True)).describe()
         'Changes: zoom 0.1, vertical flip.'
         """
-        plain = AugmentSettings()
-        on = {name: value for name, value in self.settings if value != getattr(plain, name)}
-        if not on:
+        if not self.changes:
             return "This recipe changes nothing: training sees each image as it is."
-        words = [name.replace("_", " ") + ("" if value is True else f" {value:g}") for name, value in on.items()]
+        words = [name.replace("_", " ") + ("" if on is True else f" {on:g}") for name, on in self.changes.items()]
         return f"Changes: {', '.join(words)}."
 
 
