@@ -8,10 +8,10 @@ parameters has the tag `parameters`: whoever executes a notebook may give others
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -272,7 +272,7 @@ are the same."""),
         code(f"""from clearmargin.types import Record
 
 clearmargin.export(run.folder, OUT / "{file}", to="keras")
-clearmargin.import_keras(OUT / "{file}", OUT / "from_keras")
+clearmargin.import_keras(OUT / "{file}", OUT / "from_keras", fit="pad")  # as the recipe fits images
 
 
 def logits(bundle):
@@ -429,17 +429,22 @@ def without_places(notebook: NotebookNode, folder: Path) -> NotebookNode:
     return shown
 
 
-def main(names: Sequence[str]) -> None:
-    """Writes the notebooks of these names, executed; all of them where none is given."""
-    for name in names or NAMES:
+def main() -> None:
+    """Writes the notebooks that are named, executed; all of them where none is."""
+    parser = argparse.ArgumentParser(description="Writes the notebooks and executes them.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; all when none is given")
+    parser.add_argument("--into", type=Path, default=HERE, help="the folder to write them to")
+    parser.add_argument("--given", type=json.loads, default={}, help="parameters in place of theirs, as JSON")
+    asked = parser.parse_args()
+    for name in asked.names or NAMES:
         with tempfile.TemporaryDirectory(prefix="nb") as folder:
-            done = without_places(execute(build(name), Path(folder)), Path(folder))
+            done = without_places(execute(build(name), Path(folder), given=asked.given), Path(folder))
         if found := problems(done):
             raise SystemExit(f"{name}: writes to standard error: {found[0]}")
-        file = HERE / f"{name}.ipynb"
+        file = asked.into / f"{name}.ipynb"
         nbformat.write(done, file)
         print(f"{file.name}: {file.stat().st_size:,} bytes")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()
