@@ -1,5 +1,5 @@
 # make demo    the main job on phantom data, nothing to download
-# make test    every test
+# make test    every test, in WORKERS (2) processes
 # make check   lint, types, architecture and tests, as CI does
 # make fuzz    attack every reader for MINUTES (10) with inputs that are new each time
 
@@ -14,8 +14,10 @@ demo: setup
 
 setup: .venv/.installed
 
+WORKERS ?= 2
+
 test: .venv/.installed-dev
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile
 
 check: lint types architecture test
 
