@@ -97,8 +97,11 @@ def check_can_hold_file(path: Path, option: str, *, example: str) -> None:
 
 def seen_from_here(path: str | os.PathLike[str]) -> str:
     """The path as seen from the working directory where it lies in there, otherwise as it is."""
-    text, here = os.fspath(path), str(Path.cwd()).rstrip(os.sep) + os.sep
-    return text.removeprefix(here)
+    text = os.fspath(path)
+    try:
+        return text.removeprefix(str(Path.cwd()).rstrip(os.sep) + os.sep)
+    except FileNotFoundError:  # the working directory is gone
+        return text
 
 
 def partial_path(path: Path) -> Path:
