@@ -42,6 +42,8 @@ bench: .venv/.installed-dev
 	$(BIN)/python benchmarks/audit.py
 	$(BIN)/python benchmarks/similar.py
 	$(BIN)/python benchmarks/epoch.py
+	$(BIN)/python benchmarks/scale.py
+	$(BIN)/python benchmarks/train_peers.py $(if $(KERAS_PYTHON),--keras-python $(KERAS_PYTHON))
 	$(BIN)/python benchmarks/predict_peers.py $(if $(KERAS_PYTHON),--keras-python $(KERAS_PYTHON))
 	$(BIN)/python benchmarks/bootstrap.py
 	$(BIN)/python benchmarks/serve.py

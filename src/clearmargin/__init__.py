@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         optimism,
         show_augmentations,
         split,
+        sweep,
         train,
     )
     from clearmargin.data.phantom import PhantomSettings, write_phantom
@@ -45,6 +46,7 @@ _HOME = {
     "calibrate": "clearmargin.api",
     "import_keras": "clearmargin.api",
     "optimism": "clearmargin.api",
+    "sweep": "clearmargin.api",
     "compare": "clearmargin.api",
     "export": "clearmargin.api",
     "show_augmentations": "clearmargin.api",
@@ -87,6 +89,7 @@ __all__ = [
     "optimism",
     "show_augmentations",
     "split",
+    "sweep",
     "train",
     "write_phantom",
 ]

@@ -7,10 +7,11 @@ shows the traceback. Exit codes are those of `errors.py`.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,7 +21,9 @@ import typer
 from clearmargin.cli.audit import audit
 from clearmargin.cli.calibrate import calibrate
 from clearmargin.cli.compare import compare
+from clearmargin.cli.completion import VARIABLE, whole_words, with_completers
 from clearmargin.cli.demo import demo
+from clearmargin.cli.doctor import doctor
 from clearmargin.cli.download import download
 from clearmargin.cli.evaluate import evaluate
 from clearmargin.cli.explain import explain
@@ -32,9 +35,13 @@ from clearmargin.cli.predict import predict
 from clearmargin.cli.report import report
 from clearmargin.cli.serve import serve
 from clearmargin.cli.split import split
+from clearmargin.cli.sweep import sweep
 from clearmargin.cli.train import train
 from clearmargin.errors import ClearmarginError
 from clearmargin.files import disk_errors
+
+# pydantic would look for plugins in every package that is installed, which takes longer than to decide on an image.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "demo": demo,
@@ -47,12 +54,14 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "report": report,
     "compare": compare,
     "optimism": optimism,
+    "sweep": sweep,
     "calibrate": calibrate,
     "export": export,
     "import-keras": import_keras,
     "download": download,
     "model": model,
     "serve": serve,
+    "doctor": doctor,
 }
 
 _SUMMARY = (
@@ -69,8 +78,8 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-def build_app() -> typer.Typer:
-    """The application with every entry of COMMANDS."""
+def build_app(names: Iterable[str] = COMMANDS) -> typer.Typer:
+    """The application with these entries of COMMANDS."""
     app = typer.Typer(
         help=_SUMMARY, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, add_completion=True
     )
@@ -86,8 +95,9 @@ def build_app() -> typer.Typer:
     ) -> None:
         pass
 
-    for name, function in COMMANDS.items():
-        app.command(name)(function)
+    is_completing = VARIABLE in os.environ
+    for name in names:
+        app.command(name)(with_completers(name, COMMANDS[name]) if is_completing else COMMANDS[name])
     return app
 
 
@@ -96,12 +106,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"] or ["--help"]
+    # A command that is named needs no other: to describe them all takes longer than some of them run.
+    named = next((argument for argument in given if not argument.startswith("-")), None)
+    wanted = [named] if named in COMMANDS else list(COMMANDS)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # file names need not be text
     try:
-        with _TerminationAsInterrupt(), disk_errors(Path("output")):
-            result = typer.main.get_command(build_app()).main(given, prog_name="clearmargin", standalone_mode=False)
+        with _TerminationAsInterrupt(), disk_errors(Path("output")), whole_words():
+            command = typer.main.get_command(build_app(wanted))
+            result = command.main(given, prog_name="clearmargin", standalone_mode=False)
     except ClearmarginError as error:
         return _fail(str(error), error.exit_code, debug=debug)
     except typer.TyperException as error:  # the parser's own: unknown option, missing argument

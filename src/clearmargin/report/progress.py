@@ -14,6 +14,7 @@ STAGES = {
     "confounding": "Testing what is trivial",
     "pack": "Packing",
     "features": "Computing features",
+    "sweep": "Sweeping",
     "train": "Training",
     "read": "Reading the Keras file",
     "export": "Exporting to ONNX",
