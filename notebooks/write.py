@@ -126,7 +126,6 @@ of patches, and a random division puts some of them into each part. Here the pat
         look="Turned by up to 20°, zoomed, shifted, sheared and flipped.",
         epochs=8,
         own="40",
-        keras="model.keras",
     ),
     "default": Recipe(
         title="What we recommend",
