@@ -37,16 +37,19 @@ def _unsynced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite3, "connect", quick)
 
 
-@pytest.fixture
-def split_file(tmp_path: Path) -> Path:
-    """Patients P00 to P09: six to train, two to validate, two to test."""
+def write_parts(path: Path) -> Path:
+    """A split of the patients P00 to P09: six to train, two to validate, two to test."""
     patients = [f"P{number:02}" for number in range(10)]
     others = iter(["train"] * 6 + ["validation"] * 2)
-    table = pd.DataFrame(
-        {"patient_id": patients, "split": ["test" if each in TEST else next(others) for each in patients]}
-    )
-    table.to_csv(tmp_path / "parts.csv", index=False)
-    return tmp_path / "parts.csv"
+    parts = ["test" if patient in TEST else next(others) for patient in patients]
+    pd.DataFrame({"patient_id": patients, "split": parts}).to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture
+def split_file(tmp_path: Path) -> Path:
+    """What `write_parts` writes."""
+    return write_parts(tmp_path / "parts.csv")
 
 
 @pytest.fixture
