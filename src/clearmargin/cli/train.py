@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from clearmargin.cli.options import Coverage, Data, Prevalence, Settings, with_image_options
+from clearmargin.cli.options import Coverage, Data, Prevalence, Settings, Track, with_image_options
 
 
 @with_image_options
@@ -41,6 +41,7 @@ def train(
     ] = None,
     deterministic: Annotated[bool, typer.Option("--deterministic", help="Bit for bit the same each time.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    track: Track = None,
     *,
     images: dict[str, Any],
 ) -> None:
@@ -71,6 +72,7 @@ def train(
         settings=changes,
         deterministic=True if deterministic else None,
         resume=resume,
+        track=track or (),
         command=shlex.join(["clearmargin", *sys.argv[1:]]),
         listener=build_listener(),
         **images,
