@@ -66,16 +66,17 @@ class Run:
     """A finished run on disk."""
 
     folder: Path
+    """The run folder."""
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """metrics.json."""
+        """Every figure with its interval: the contents of metrics.json."""
         content: dict[str, Any] = json.loads((self.folder / "metrics.json").read_text(encoding="utf-8"))
         return content
 
     @property
     def bundle(self) -> Path:
-        """The bundle folder."""
+        """The folder of the bundle, which is the model to carry away."""
         return self.folder / "bundle"
 
     @property

@@ -46,7 +46,7 @@ def train(
     """The main job: audit, split, pack, train, evaluate, export, report.
 
     Args:
-        data: a folder of images, or a CSV or Parquet file with path,label.
+        data: a folder of images, a `.zip` of one, an `.npz`, or a CSV or Parquet file with path,label.
         out: the run folder to make, or to go on with when `resume`.
         recipe: a recipe's name or a TOML file; when None `default`, for a pretrained model `transfer`.
         model: another architecture than the recipe's; also `squeezenet` or `timm:NAME`.
@@ -65,7 +65,7 @@ def train(
         resume: go on with a stopped run; settings not given are those of the run.
         command: what the user typed, for the report.
         listener: hears how the job goes on.
-        images: which images of `data` are meant, see `ImageOptions`.
+        images: which images of `data` are meant, as `ImageOptions` lists them.
 
     Raises:
         ClearmarginError: one line with what, where and the fix; nothing that looks complete is left.
@@ -115,14 +115,14 @@ def evaluate(
     Args:
         model: a bundle folder, a run folder or a `.clearmargin` file; or a CSV or Parquet file of any software with
             path, label and probability, and then `data` is None.
-        data: a folder of images, or a CSV or Parquet file with path,label.
+        data: a folder of images, a `.zip` of one, an `.npz`, or a CSV or Parquet file with path,label.
         out: the folder to make, with the files of a run.
         threshold: of a table whose decisions do not tell it.
         prevalence: share of malignant images for which PPV and NPV are also given.
         settings: of the section `evaluate`, by dotted key; what the bundle decides is not among them.
         command: what the user typed, for the report.
         listener: hears how the job goes on.
-        images: which images of `data` are meant, see `ImageOptions`.
+        images: which images of `data` are meant, as `ImageOptions` lists them.
 
     Raises:
         ClearmarginError: one line with what, where and the fix.
@@ -164,7 +164,7 @@ def calibrate(
         coverage: as in `train`.
         settings: of the section `evaluate`, by dotted key.
         listener: hears how the job goes on.
-        images: which images of `data` are meant, see `ImageOptions`.
+        images: which images of `data` are meant, as `ImageOptions` lists them.
 
     Raises:
         ClearmarginError: one line with what, where and the fix.
@@ -196,7 +196,7 @@ def optimism(
     """What a random split of images would have promised, and what new patients get: the contents of optimism.json.
 
     Args:
-        data: a folder of images, or a CSV or Parquet file with path,label; every image needs a patient.
+        data: a folder of images, a `.zip` of one, an `.npz`, or a CSV or Parquet file with path,label; every image needs a patient.
         out: the folder to make, or to go on with when `resume`.
         recipe: a recipe's name or a TOML file.
         folds: of each cross-validation; the recipe is trained twice as often.
@@ -207,7 +207,7 @@ def optimism(
         resume: go on with one that was stopped.
         command: what the user typed.
         listener: hears how the job goes on.
-        images: which images of `data` are meant, see `ImageOptions`.
+        images: which images of `data` are meant, as `ImageOptions` lists them.
 
     Raises:
         ClearmarginError: one line with what, where and the fix.

@@ -1,8 +1,7 @@
-"""Writes docs/settings.md from the settings classes, so that it cannot differ from them."""
+"""The text of docs/settings.md, from the settings classes, so that it cannot differ from them."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
@@ -61,7 +60,3 @@ def _values(annotation: Any, metadata: list[Any]) -> str:
         if hasattr(bound, key)
     ]
     return ", ".join(bounds)
-
-
-if __name__ == "__main__":
-    (Path(__file__).parent / "settings.md").write_text(settings_page(), encoding="utf-8")
