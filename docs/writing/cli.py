@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from docs.writing.tables import table, words
 from typer.main import get_command
 
 from clearmargin.cli import COMMANDS, build_app
 from clearmargin.cli.options import IMAGE_OPTIONS
-from docs.writing.tables import table, words
 
 _DATA = {3: "the images are missing or broken, or a finding blocks"}
 _BUNDLE = {4: "no bundle, or one that was changed"}
@@ -50,7 +50,7 @@ NOTES: dict[str, Note] = {
     ),
     "predict": Note(
         "predict RUN NEW_IMAGES --out answers.csv",
-        "[which images are refused](../gate.md), [neighbours of a patch](../context.md), [similar images](../similar.md)",
+        "[what a model refuses](../gate.md), [neighbours of a patch](../context.md), [similar images](../similar.md)",
         {3: "a path that is not there"} | _BUNDLE | {5: "every input was refused or unreadable"},
     ),
     "explain": Note(
@@ -87,14 +87,16 @@ NOTES: dict[str, Note] = {
 
 _HEAD = """# Command line
 
-Every command, from the program itself: written by `make docs`, so that it is what `clearmargin COMMAND --help` says. In a checkout after
-`make setup` the command is `.venv/bin/clearmargin`; `python -m clearmargin` is the same.
+Every command, from the program itself: written by `make docs`, so that it is what `clearmargin COMMAND --help` says.
+In a checkout after `make setup` the command is `.venv/bin/clearmargin`; `python -m clearmargin` is the same.
 
-Words in capitals are yours to fill in. `DATA` is a folder of images, a `.zip` of one, an `.npz`, or a table with the columns `path,label`
-([data](../data.md)); `BUNDLE` is a bundle folder, a run folder (its bundle is meant) or a `.clearmargin` file ([bundle](../bundle.md)).
+Words in capitals are yours to fill in. `DATA` is a folder of images, a `.zip` of one, an `.npz`, or a table with the
+columns `path,label` ([data](../data.md)); `BUNDLE` is a bundle folder, a run folder (its bundle is meant) or a
+`.clearmargin` file ([bundle](../bundle.md)).
 
-Two options stand before or after any command: `--debug` shows the traceback of an error, `--help` explains the command. `clearmargin --version` shows the version.
-Results go to standard output, progress and notes to standard error. Where there is `--json` (or `--format json`), standard output is only JSON.
+`--debug`, anywhere on the line, shows the traceback of an error; `--help` behind a command explains it;
+`clearmargin --version` shows the version. Results go to standard output, progress and notes to standard error. Where
+there is `--json` (or `--format json`), standard output is only JSON.
 
 """
 
@@ -115,7 +117,8 @@ An error is one line on standard error: what happened, where, how to fix it.
 
 _SHARED = """## Which images are meant
 
-Every command that reads a folder of labelled images takes these. An option that the layout of DATA does not know is an error.
+Every command that reads a folder of labelled images takes these. An option that the layout of DATA does not know is an
+error.
 """
 _OPTION_HEADS = ("option", "value", "default", "meaning")
 
@@ -214,5 +217,4 @@ def _default(option: Any) -> str:
 
 def _first(text: str) -> str:
     """The help up to its first semicolon or full stop."""
-    sentence = words(text).split(";")[0].split(". ")[0].rstrip(".")
-    return sentence
+    return words(text).split(";")[0].split(". ")[0].rstrip(".")

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
+from docs.writing.tables import table, words
+
 import clearmargin
 from clearmargin.api.options import ImageOptions
 from clearmargin.bundle.keras.importing import ImportedModel
@@ -19,7 +21,6 @@ from clearmargin.data.audit import Audit
 from clearmargin.explanation.explainer import Explained, Explanation
 from clearmargin.studies.recalibration import Recalibrated
 from clearmargin.web.client import Job
-from docs.writing.tables import table, words
 
 GROUPS: dict[str, list[str]] = {
     "The main job": ["train", "Run", "audit", "split"],
@@ -34,15 +35,19 @@ GROUPS: dict[str, list[str]] = {
 GIVEN: list[type] = [Audit, Explained, Explanation, Exported, ImportedModel, Job, Recalibrated]
 """What public functions give that has no public name."""
 _REGISTRIES = {
-    "MODELS": "The architectures by name, as `--model` takes them: `MODELS[name](shape)` builds one with random weights for images of the "
-    "shape (height, width, channels). `timm:NAME` is not among them.",
+    "MODELS": "The architectures by name, as `--model` takes them: `MODELS[name](shape)` builds one with random "
+    "weights for images of the shape (height, width, channels). `timm:NAME` is not among them.",
     "SOURCES": "The layouts of images that are recognised, by name, as `--source` takes them.",
 }
 
+_IMAGES = """#### Which images are meant
+
+Where a signature ends on `**images: ImageOptions`, these keywords are taken too:
+"""
 _HEAD = """# Python
 
-Every public name at the top of the package, from its signature and docstring: written by `make docs`. Importing `clearmargin` is cheap;
-what is heavy is imported when it is used.
+Every public name at the top of the package, from its signature and docstring: written by `make docs`. Importing
+`clearmargin` is cheap; what is heavy is imported when it is used.
 
 ```python
 import clearmargin
@@ -150,9 +155,8 @@ def _facts(kind: type) -> list[list[str]]:
     said = _attribute_docstrings(kind)
     rows = []
     if dataclasses.is_dataclass(kind):
-        for each in dataclasses.fields(kind):
-            if not each.name.startswith("_"):
-                rows.append([f"`{each.name}`", f"`{_type(each.type)}`", words(said.get(each.name, ""))])
+        shown = [each for each in dataclasses.fields(kind) if not each.name.startswith("_")]
+        rows = [[f"`{each.name}`", f"`{_type(each.type)}`", words(said.get(each.name, ""))] for each in shown]
     for key, member in vars(kind).items():
         getter = member.fget if isinstance(member, property) else getattr(member, "func", None)
         if not key.startswith("_") and isinstance(member, property | cached_property) and getter is not None:
@@ -183,8 +187,7 @@ def _image_options() -> str:
         [f"`{name}`", f"`{_type(getattr(kind, '__forward_arg__', kind))}`", words(said[name])]
         for name, kind in ImageOptions.__annotations__.items()
     ]
-    heading = "#### Which images are meant\n\nWhere a signature ends on `**images: ImageOptions`, these keywords are taken too:\n"
-    return f"{heading}\n{table(['keyword', 'type', 'what'], rows)}"
+    return f"{_IMAGES}\n{table(['keyword', 'type', 'what'], rows)}"
 
 
 def _docstring(text: str | None) -> str:

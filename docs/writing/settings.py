@@ -54,9 +54,13 @@ def _values(annotation: Any, metadata: list[Any]) -> str:
     if get_origin(annotation) is not None and all(isinstance(value, str | int) for value in get_args(annotation)):
         return ", ".join(f"`{value}`" for value in get_args(annotation))
     bounds = [
-        f"{sign} {getattr(bound, key):g}"
+        f"{sign} {_number(getattr(bound, key))}"
         for bound in metadata
         for key, sign in (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<"))
         if hasattr(bound, key)
     ]
     return ", ".join(bounds)
+
+
+def _number(bound: float) -> str:
+    return f"{int(bound):,}" if float(bound).is_integer() else f"{bound:g}"

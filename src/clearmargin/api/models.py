@@ -196,7 +196,8 @@ def optimism(
     """What a random split of images would have promised, and what new patients get: the contents of optimism.json.
 
     Args:
-        data: a folder of images, a `.zip` of one, an `.npz`, or a CSV or Parquet file with path,label; every image needs a patient.
+        data: a folder of images, a `.zip` of one, an `.npz`, or a CSV or Parquet file with path,label; every image
+            needs a patient.
         out: the folder to make, or to go on with when `resume`.
         recipe: a recipe's name or a TOML file.
         folds: of each cross-validation; the recipe is trained twice as often.

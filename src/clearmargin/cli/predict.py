@@ -42,7 +42,7 @@ def predict(
         Literal["table", "json", "csv"] | None,
         typer.Option(
             "--format",
-            help="How to write the answers; json is one object a line. When not given: as the name of --out says, else a table.",
+            help="How to write the answers; json is one object a line. By default as --out is named, or a table.",
         ),
     ] = None,
     out: Annotated[

@@ -20,7 +20,7 @@ def train(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Another architecture than the recipe's, as 'clearmargin model' lists them; pretrained: squeezenet, timm:NAME."
+            help="Another architecture than the recipe's, see 'clearmargin model'; pretrained: squeezenet, timm:NAME."
         ),
     ] = None,
     weights: Annotated[
