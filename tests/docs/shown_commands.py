@@ -124,7 +124,9 @@ def likeness(command: Command) -> str:
     read = set(_names_read(values))
     shown: dict[str, Any] = {}
     for parameter, value in values.items():
-        if parameter in _WRITTEN or parameter in ("epochs", "seed"):
+        if parameter in ("epochs", "seed"):
+            continue
+        if parameter in _WRITTEN:
             shown[parameter] = value is not None and Path(str(value)).suffix
         elif parameter in ("folds", "seeds"):
             shown[parameter] = value is not None

@@ -67,7 +67,12 @@ class Stage:
     @cached_property
     def demo_data(self) -> Path:
         """What the demo draws, of fewer patients."""
-        return write_phantom(self.root / "demo", PhantomSettings(patients=2, patches_per_patient=8, patch_px=PX))
+        return write_phantom(self.root / "demo", PhantomSettings(patients=8, patches_per_patient=12, patch_px=PX))
+
+    @cached_property
+    def demo_run(self) -> Path:
+        """What the demo trains, of one epoch."""
+        return self.train("demo_run", self.demo_data)
 
     @cached_property
     def image(self) -> Path:
@@ -86,16 +91,16 @@ class Stage:
     @cached_property
     def run(self) -> Path:
         """A run on `data`, whose bundle carries cases."""
-        return self.train("run", "--set", "cases.keep=on")
+        return self.train("run", self.data, "--set", "cases.keep=on")
 
     @cached_property
     def other_run(self) -> Path:
         """Another one, of another network on the same split."""
-        return self.train("other", "--model", "cnn_50", "--set", "cases.keep=on")
+        return self.train("other", self.data, "--model", "cnn_50", "--set", "cases.keep=on")
 
-    def train(self, name: str, *words: str) -> Path:
-        """A run with these options."""
-        assert main(["train", str(self.data), "--out", str(self.root / name), *words, *QUICK]) == 0
+    def train(self, name: str, data: Path, *words: str) -> Path:
+        """A run on the data with these options."""
+        assert main(["train", str(data), "--out", str(self.root / name), *words, *QUICK]) == 0
         return self.root / name
 
     @cached_property
@@ -135,9 +140,9 @@ class Stage:
     @cached_property
     def cancernet_weights(self) -> Path:
         """Weights alone of the recipe's network, in a Keras file."""
-        assert main(["train", str(self.data), "--out", str(self.root / "cn"), "--recipe", "cancernet", *QUICK]) == 0
         file = self.root / "cancernet_weights.h5"
-        with h5py.File(self.export("cancernet.h5", run=self.root / "cn")) as whole, h5py.File(file, "w") as bare:
+        run = self.train("cancernet", self.data, "--recipe", "cancernet")
+        with h5py.File(self.export("cancernet.h5", run=run)) as whole, h5py.File(file, "w") as bare:
             weights = whole["model_weights"]
             for name in weights:
                 whole.copy(weights[name], bare)
@@ -190,7 +195,7 @@ THINGS: dict[str, Callable[[Stage], Path]] = {
     ),
     **dict.fromkeys(["IMAGE", "a.png", "b.png", "patch.png", "new.png", "IMAGE.png"], lambda stage: stage.image),
     "b.dcm": lambda stage: stage.dicom_file,
-    **dict.fromkeys(["RUN", "RUN_A", "demo/run"], lambda stage: stage.run),
+    **dict.fromkeys(["RUN", "RUN_A"], lambda stage: stage.run),
     **dict.fromkeys(["RUN2", "RUN3", "RUN_B", "RUN_C", "OTHER_RUN"], lambda stage: stage.other_run),
     "BUNDLE": lambda stage: stage.run / "bundle",
     "model.clearmargin": lambda stage: stage.single_file,
@@ -208,6 +213,7 @@ THINGS: dict[str, Callable[[Stage], Path]] = {
     "PCAM": lambda stage: stage.layout("pcam"),
     "CBIS": lambda stage: stage.layout("cbis_ddsm"),
     "DICOM": lambda stage: stage.layout("dicom"),
+    "demo/run": lambda stage: stage.demo_run,
     "demo/data": lambda stage: stage.demo_data,
     "my_images": lambda stage: stage.plain,
     "other.csv": lambda stage: stage.foreign_table,
