@@ -1,5 +1,5 @@
 # make demo    the main job on phantom data, nothing to download
-# make test    every test
+# make test    every test, in WORKERS (2) processes
 # make check   lint, types, architecture and tests, as CI does
 # make docs    write the pages that are made from the code; make site builds them all into site/
 # make fuzz    attack every reader for MINUTES (10) with inputs that are new each time
@@ -15,8 +15,10 @@ demo: setup
 
 setup: .venv/.installed
 
+WORKERS ?= 2
+
 test: .venv/.installed-dev
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile
 
 check: lint types architecture test
 
@@ -41,6 +43,8 @@ bench: .venv/.installed-dev
 	$(BIN)/python benchmarks/audit.py
 	$(BIN)/python benchmarks/similar.py
 	$(BIN)/python benchmarks/epoch.py
+	$(BIN)/python benchmarks/scale.py
+	$(BIN)/python benchmarks/train_peers.py $(if $(KERAS_PYTHON),--keras-python $(KERAS_PYTHON))
 	$(BIN)/python benchmarks/predict_peers.py $(if $(KERAS_PYTHON),--keras-python $(KERAS_PYTHON))
 	$(BIN)/python benchmarks/bootstrap.py
 	$(BIN)/python benchmarks/serve.py

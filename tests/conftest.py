@@ -22,9 +22,11 @@ settings.register_profile("same", derandomize=True, deadline=None)
 settings.load_profile("same")
 
 if TYPE_CHECKING:
+    from playwright.sync_api import Browser
     from tests.slides import Placed
     from tests.small_run import SmallRun
 
+CHROMIUM = Path("/usr/bin/chromium")
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -73,6 +75,19 @@ def real_data() -> Path:
     if os.environ.get("CLEARMARGIN_REQUIRE_REAL") == "1":
         pytest.fail(f"the real images are required and not at {REAL_DATA}")
     pytest.skip("the real images are not beside this checkout")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A browser; of each module its own, since while one is open no other event loop runs in this thread."""
+    from playwright.sync_api import sync_playwright
+
+    if not CHROMIUM.exists() and os.environ.get("CLEARMARGIN_REQUIRE_BROWSER") != "1":
+        pytest.skip(f"{CHROMIUM} is absent; CLEARMARGIN_REQUIRE_BROWSER=1 makes this an error")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ def predictor(tmp_path: Path) -> Predictor:
     return load_bundle(tmp_path / "bundle", gate=False)
 
 
-@pytest.mark.parametrize("name", ["audit", "split", "train", "evaluate", "calibrate", "optimism"])
+@pytest.mark.parametrize("name", ["audit", "split", "train", "evaluate", "calibrate", "optimism", "sweep"])
 def test_an_unknown_keyword_names_the_function_and_the_closest(name: str) -> None:
     function: Callable[..., object] = getattr(clearmargin, name)
     with pytest.raises(TypeError, match=rf"^{name}\(\) got an unexpected keyword argument 'zz_qq_77'$"):

@@ -69,6 +69,11 @@ NOTES: dict[str, Note] = {
         "[evidence](../evidence.md), [benchmarks](../benchmarks.md)",
         _DATA,
     ),
+    "sweep": Note(
+        "sweep DATA --out SWEEP --space space.toml --trials 20",
+        "[searching for settings](../sweep.md)",
+        _DATA | {130: "interrupted: the same line with `--resume` goes on"},
+    ),
     "calibrate": Note("calibrate RUN OTHER_DATA --out NEW_BUNDLE", "[evidence](../evidence.md)", _DATA | _BUNDLE),
     "export": Note("export RUN --to onnx --out model.onnx", "[a bundle](../bundle.md), [Keras](../keras.md)", _BUNDLE),
     "import-keras": Note(

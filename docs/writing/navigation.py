@@ -37,6 +37,8 @@ extra_css = ["site.css"]
 copyright = "For research and education. Not a medical device."
 exclude_docs = \"\"\"
 /writing/
+*.py
+*.json
 \"\"\"
 """
 

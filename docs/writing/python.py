@@ -25,7 +25,7 @@ from clearmargin.web.client import Job
 GROUPS: dict[str, list[str]] = {
     "The main job": ["train", "Run", "audit", "split"],
     "A finished model": ["load_bundle", "Predictor", "explain", "load_explainer", "Explainer"],
-    "How good it is": ["evaluate", "calibrate", "compare", "optimism"],
+    "How good it is": ["evaluate", "calibrate", "compare", "optimism", "sweep"],
     "In and out": ["export", "import_keras"],
     "A server": ["Client"],
     "Names and words": ["MODELS", "SOURCES", "Listener", "ClearmarginError"],

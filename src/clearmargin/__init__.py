@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         load_explainer,
         optimism,
         split,
+        sweep,
         train,
     )
     from clearmargin.data.phantom import PhantomSettings, write_phantom
@@ -43,6 +44,7 @@ _HOME = {
     "calibrate": "clearmargin.api",
     "import_keras": "clearmargin.api",
     "optimism": "clearmargin.api",
+    "sweep": "clearmargin.api",
     "compare": "clearmargin.api",
     "export": "clearmargin.api",
     "explain": "clearmargin.api",
@@ -81,6 +83,7 @@ __all__ = [
     "load_explainer",
     "optimism",
     "split",
+    "sweep",
     "train",
     "write_phantom",
 ]

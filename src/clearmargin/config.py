@@ -52,7 +52,7 @@ def load_recipe(name: str, changes: Mapping[str, Any] | None = None, *, base: Ru
             raise UnknownName("recipe", name, recipe_names())
         values = read_toml(RECIPES_FOLDER / f"{name}.toml") | {"recipe": name}
     for key, value in (changes or {}).items():
-        section, _, leaf = _full_key(key).rpartition(".")
+        section, _, leaf = full_key(key).rpartition(".")
         place = values.setdefault(section, {}) if section else values
         if not isinstance(place, dict):
             raise ConfigError(_section_needed(section, place))
@@ -131,7 +131,7 @@ def setting_names() -> list[str]:
 
 def _hold_by_hand(values: dict[str, Any], changes: Mapping[str, Any]) -> None:
     """What a user set is not adapted to the images: epochs have no floor then, and a change holds for grey ones too."""
-    given = {_full_key(key): value for key, value in changes.items()}
+    given = {full_key(key): value for key, value in changes.items()}
     if "train.epochs" in given and "train.min_steps" not in given:
         values["train"]["min_steps"] = 0
     grey = values.get(_GREY)
@@ -140,7 +140,15 @@ def _hold_by_hand(values: dict[str, Any], changes: Mapping[str, Any]) -> None:
         grey |= {leaf: value for leaf, value in changed.items() if f"{_GREY}.{leaf}" not in given}
 
 
-def _full_key(key: str) -> str:
+def full_key(key: str) -> str:
+    """The dotted key that is meant, which may be given by its last part where only one section has it.
+
+    Raises:
+        ConfigError: there is none, or there are several.
+
+    >>> full_key("epochs")
+    'train.epochs'
+    """
     names = setting_names()
     if key in names:
         return key

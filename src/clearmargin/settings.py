@@ -216,6 +216,11 @@ class TrainSettings(Section):
     decides is then chosen on what each says of those that it has not seen. 0 trains one network on train."""
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     """`auto` is bf16-mixed where the processor has native bf16 arithmetic, otherwise 32-true."""
+    images_on: Literal["auto", "device", "host"] = "auto"
+    """Where the packed images lie: `auto` has all of them in the memory of a GPU that has room for them."""
+    compile: bool = False
+    """Compile the network (torch.compile; on a GPU with CUDA graphs), at the cost of a minute or two at the start. It
+    needs a C++ compiler, on a GPU Triton, and rounds otherwise than the network as it is. On a CPU it was no faster."""
     checkpoint_minutes: Annotated[float, Field(gt=0)] = 5.0
     """A checkpoint is written at each epoch's end and after so many minutes inside a long one."""
 

@@ -23,6 +23,7 @@ _READ_TEXTS = {"paths", "images", "weights", "recipe", "name"}
 _EXTRA: Mapping[str, list[str]] = {
     "train": QUICK,
     "optimism": [*QUICK, "--folds", "2"],
+    "sweep": [*QUICK, "--trials", "2", "--folds", "2", "--jobs", "1"],
     "evaluate": ["--set", "evaluate.resamples=100"],
     "calibrate": ["--set", "evaluate.resamples=100"],
     "compare": ["--resamples", "40"],
@@ -128,7 +129,7 @@ def likeness(command: Command) -> str:
             continue
         if parameter in _WRITTEN:
             shown[parameter] = value is not None and Path(str(value)).suffix
-        elif parameter in ("folds", "seeds"):
+        elif parameter in ("folds", "seeds", "trials", "jobs"):
             shown[parameter] = value is not None
         elif isinstance(value, list | tuple):
             shown[parameter] = [_thing(item) if str(item) in read else item for item in value]

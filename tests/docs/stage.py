@@ -219,6 +219,7 @@ THINGS: dict[str, Callable[[Stage], Path]] = {
     "other.csv": lambda stage: stage.foreign_table,
     "split.csv": lambda stage: stage.split,
     "fix.txt": lambda stage: stage.text("fix.txt", ""),
+    "space.toml": lambda stage: stage.text("space.toml", '"train.learning_rate" = [0.001, 0.002]\n'),
     "TOKEN": lambda stage: stage.text("TOKEN", "0123456789abcdef0123456789abcdef\n"),
 }
 """What the names in documents stand for; a name with a folder in front may be listed by its folder alone."""

@@ -27,6 +27,7 @@ ELSEWHERE = {
 WRITTEN = {
     "train": 1,
     "optimism": 1,
+    "sweep": 1,
     "export": 1,
     "import_keras": 1,
     "evaluate": 2,

@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 from tests.report.small_audit import HOSTILE, ROOT, audit, finding, hostile_audit, patch, worst_audit
 
 from clearmargin.errors import ImageError
 from clearmargin.report.audit_page import write_audit_page
-
-CHROMIUM = Path("/usr/bin/chromium")
-REQUIRED = os.environ.get("CLEARMARGIN_REQUIRE_BROWSER") == "1"
-
-pytestmark = pytest.mark.skipif(
-    not CHROMIUM.exists() and not REQUIRED,
-    reason=f"{CHROMIUM} is absent; CLEARMARGIN_REQUIRE_BROWSER=1 makes this an error",
-)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 def _ordinary() -> dict[str, Any]:

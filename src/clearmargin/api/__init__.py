@@ -8,6 +8,7 @@ from clearmargin.api.bundles import explain, export, import_keras, load_explaine
 from clearmargin.api.data import audit, split
 from clearmargin.api.models import calibrate, compare, evaluate, optimism, train
 from clearmargin.api.options import ImageOptions
+from clearmargin.api.searches import sweep
 
 __all__ = [
     "ImageOptions",
@@ -21,5 +22,6 @@ __all__ = [
     "load_explainer",
     "optimism",
     "split",
+    "sweep",
     "train",
 ]

@@ -7,10 +7,11 @@ shows the traceback. Exit codes are those of `errors.py`.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -32,9 +33,13 @@ from clearmargin.cli.predict import predict
 from clearmargin.cli.report import report
 from clearmargin.cli.serve import serve
 from clearmargin.cli.split import split
+from clearmargin.cli.sweep import sweep
 from clearmargin.cli.train import train
 from clearmargin.errors import ClearmarginError
 from clearmargin.files import disk_errors
+
+# pydantic would look for plugins in every package that is installed, which takes longer than to decide on an image.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "demo": demo,
@@ -47,6 +52,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "report": report,
     "compare": compare,
     "optimism": optimism,
+    "sweep": sweep,
     "calibrate": calibrate,
     "export": export,
     "import-keras": import_keras,
@@ -69,8 +75,8 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-def build_app() -> typer.Typer:
-    """The application with every entry of COMMANDS."""
+def build_app(names: Iterable[str] = COMMANDS) -> typer.Typer:
+    """The application with these entries of COMMANDS."""
     app = typer.Typer(
         help=_SUMMARY, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, add_completion=True
     )
@@ -86,8 +92,8 @@ def build_app() -> typer.Typer:
     ) -> None:
         pass
 
-    for name, function in COMMANDS.items():
-        app.command(name)(function)
+    for name in names:
+        app.command(name)(COMMANDS[name])
     return app
 
 
@@ -96,12 +102,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"] or ["--help"]
+    # A command that is named needs no other: to describe them all takes longer than some of them run.
+    named = next((argument for argument in given if not argument.startswith("-")), None)
+    wanted = [named] if named in COMMANDS else list(COMMANDS)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # file names need not be text
     try:
         with _TerminationAsInterrupt(), disk_errors(Path("output")):
-            result = typer.main.get_command(build_app()).main(given, prog_name="clearmargin", standalone_mode=False)
+            command = typer.main.get_command(build_app(wanted))
+            result = command.main(given, prog_name="clearmargin", standalone_mode=False)
     except ClearmarginError as error:
         return _fail(str(error), error.exit_code, debug=debug)
     except typer.TyperException as error:  # the parser's own: unknown option, missing argument

@@ -23,6 +23,7 @@ _STAGES = {
     "confounding": "Testing what is trivial",
     "pack": "Packing",
     "features": "Computing features",
+    "sweep": "Sweeping",
     "train": "Training",
     "read": "Reading the Keras file",
     "export": "Exporting to ONNX",

@@ -22,6 +22,7 @@ from clearmargin.report.findings import (
     usable_line,
     verdict,
 )
+from clearmargin.report.words import value_word
 from clearmargin.types import SPLITS
 
 if TYPE_CHECKING:
@@ -74,6 +75,27 @@ def run_summary(folder: Path, metrics: Mapping[str, Any]) -> str:
     if (folder / "bundle").is_dir():  # predictions of other software come without one
         lines.append(f"bundle   {folder / 'bundle'}")
         lines.append(f"next     clearmargin predict {shlex.quote(str(folder))} IMAGES")
+    return "\n".join(lines)
+
+
+def sweep_summary(folder: Path, summary: Mapping[str, Any]) -> str:
+    """Who won, what it was chosen by and what it has on test, and where everything is."""
+    winner, baseline, corrected = summary["winner"], summary["baseline"], summary["corrected"]["value"]
+    lines = [""]
+    if summary["protocol"].get("stamp"):
+        lines += [f"*** {summary['protocol']['stamp']} ***", ""]
+    if winner["baseline"]:
+        lines.append("No trial was better than the recipe's own settings.")
+    else:
+        lines.append(f"Trial {winner['number']} won:")
+        lines += [f"  {key} = {value_word(value)}" for key, value in winner["settings"].items()]
+    lines += ["", f"{'AUROC':<34} {'value':>7}", f"{'cross-validated, chosen by it':<34} {winner['value']:>7.3f}"]
+    if baseline is not None and not winner["baseline"]:
+        lines.append(f"{'  of the recipe as it is':<34} {baseline['value']:>7.3f}")
+    if corrected is not None:
+        lines.append(f"{'corrected for the choice':<34} {corrected:>7.3f}")
+    lines.append(f"{'on test, looked at once':<34} {_figure(summary['test']['image']['auroc'])}")
+    lines += ["", f"page     {folder / 'sweep.html'}", f"run      {folder / 'run'}", f"recipe   {folder / 'best.toml'}"]
     return "\n".join(lines)
 
 

@@ -63,7 +63,7 @@ def _environment() -> jinja2.Environment:
         "count": words.count,
         "plural": words.plural,
         "moment": words.moment,
-        "inline": _inline,
+        "inline": as_html,
         "flow": provenance.flow_steps,
         "by_severity": provenance.findings_by_severity,
         "counts_line": provenance.counts_line,
@@ -72,6 +72,6 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def _inline(picture: Picture) -> Markup:
+def as_html(picture: Picture) -> Markup:
     """Our own SVG as part of an HTML document, where the namespace is implied."""
     return Markup(picture.svg.replace(' xmlns="http://www.w3.org/2000/svg"', "", 1))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, SupportsFloat
 
 DASH = "—"
 NBSP = "\N{NO-BREAK SPACE}"
@@ -124,6 +124,24 @@ def plural(value: int, noun: str) -> str:
     ('1 patient', '1,200 images')
     """
     return f"{value:,} {noun}" + ("" if value == 1 else "s")
+
+
+def value_word(value: object) -> str:
+    """A value of a setting, as settings and tables have it.
+
+    >>> value_word(True), value_word("True"), value_word(32.0), value_word(0.000908546), value_word("adam")
+    ('true', 'true', '32', '0.0009085', 'adam')
+    """
+    if isinstance(value, str):
+        return value.lower() if value in ("True", "False") else value  # as pandas writes them among texts
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return ", ".join(map(value_word, value)) or DASH
+    if isinstance(value, SupportsFloat):  # those of NumPy too, among whose truths is no bool
+        number = float(value)
+        return f"{number:.0f}" if number.is_integer() and abs(number) < 1e9 else f"{number:.4g}"
+    return str(value)
 
 
 def sentence(text: str) -> str:

@@ -7,9 +7,11 @@ the checkpoint.
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import math
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +36,7 @@ from clearmargin.training.features import TrainingFeatures
 from clearmargin.training.log import write_history
 from clearmargin.training.objective import class_weights, cross_entropy
 from clearmargin.training.optimizer import build_optimizer, learning_rate, load_optimizer
+from clearmargin.training.residence import place_images
 from clearmargin.training.stop import StopRequest
 from clearmargin.training.unfreezing import freeze, parameter_groups
 from clearmargin.types import Listener
@@ -108,7 +111,13 @@ class _Trainer:
         self.progress = Progress()
         self.best: dict[str, Tensor] = {}
         optimizer = build_optimizer(self.plain, settings, groups=parameter_groups(self.plain, config.transfer))
+        if settings.compile:
+            compile_network(self.plain, self.fabric.device)
         self.model, self.optimizer = self.fabric.setup(self.plain, optimizer)
+        self.placed = None
+        if isinstance(data, TrainingImages):
+            self.placed = place_images(data.images, self.fabric.device, settings.images_on)
+        self.owed: list[tuple[int, int, Tensor, Tensor]] = []
         self.average: dict[str, Tensor] = copy_state(self.plain) if settings.average_decay else {}
         state = read_checkpoint(run / "checkpoint", fingerprint)
         if state is not None:
@@ -181,12 +190,29 @@ class _Trainer:
         self.fabric.backward(loss)
         self.optimizer.step()
         self.update_average()
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise DataError(self.diverged("training", value, f"epoch {progress.epoch + 1}, batch {progress.batch + 1}"))
-        progress.loss_sum += value * len(rows)
-        progress.correct += int(((logits.detach() > 0) == (labels > 0.5)).sum())
-        progress.seen += len(rows)
+        correct = ((logits.detach() > 0) == (labels > 0.5)).sum()
+        self.owed.append((progress.batch, len(rows), loss.detach(), correct))
+        if progress.batch + 1 == self.steps_per_epoch or len(self.owed) >= may_owe(self.fabric.device):
+            self.read_sums()
+
+    def read_sums(self) -> None:
+        """Adds up what the batches since the last time gave; a GPU has computed them by then.
+
+        Raises:
+            DataError: a loss is no number.
+        """
+        progress, owed = self.progress, self.owed
+        if not owed:
+            return
+        losses = torch.stack([loss for *_, loss, _ in owed]).tolist()
+        correct = torch.stack([each for *_, each in owed]).tolist()
+        for (batch, n, *_), loss, right in zip(owed, losses, correct, strict=True):
+            if not math.isfinite(loss):
+                raise DataError(self.diverged("training", loss, f"epoch {progress.epoch + 1}, batch {batch + 1}"))
+            progress.loss_sum += loss * n
+            progress.correct += right
+            progress.seen += n
+        owed.clear()
 
     def inputs(
         self, rows: np.ndarray[tuple[int], np.dtype[np.intp]], generator: torch.Generator | None = None
@@ -194,7 +220,11 @@ class _Trainer:
         """What the network sees of these rows, changed at random where a generator is given."""
         if isinstance(self.data, TrainingFeatures):
             return self.fabric.to_device(self.data.gather(rows, generator))
-        x = scale_pixels(self.fabric.to_device(gather(self.data.images, rows)))
+        if self.placed is None:
+            packed = self.fabric.to_device(gather(self.data.images, rows))
+        else:
+            packed = self.placed[self.fabric.to_device(torch.from_numpy(rows))]
+        x = scale_pixels(packed)
         if generator is not None:
             x = augment(x, self.config.augment, generator)
         return normalise(x, self.preprocessing.mean, self.preprocessing.std)
@@ -279,6 +309,7 @@ class _Trainer:
                     self.average[name].copy_(tensor)
 
     def save(self) -> None:
+        self.read_sums()
         state = State(
             dict(self.plain.state_dict()), self.optimizer.state_dict(), self.average, self.best, self.progress
         )
@@ -312,6 +343,29 @@ def check_batch_size(model: torch.nn.Module, config: RunConfig) -> None:
             f"the model '{config.model.name}' has batch normalisation and cannot train on batches of one image; "
             "set train.batch_size to 2 or more."
         )
+
+
+def may_owe(device: torch.device) -> int:
+    """Batches whose sums may be unread: a GPU that is asked after each has nothing to do meanwhile."""
+    return 1 if device.type == "cpu" else 50
+
+
+def compile_network(model: torch.nn.Module, device: torch.device) -> None:
+    """The network computes as compiled code from its next call on; on a GPU each pass is one recorded graph.
+
+    Raises:
+        ConfigError: there is nothing to compile with.
+    """
+    missing = "a C++ compiler" if device.type == "cpu" else "Triton"
+    found = find_compiler() if device.type == "cpu" else importlib.util.find_spec("triton") is not None
+    if not found:
+        raise ConfigError(f"train.compile needs {missing}, which is not here; leave it off.")
+    model.compile(dynamic=False, mode="default" if device.type == "cpu" else "reduce-overhead")
+
+
+def find_compiler() -> bool:
+    """A C++ compiler is here that torch would take."""
+    return any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++", "cl") if name)
 
 
 def choose_precision(settings: TrainSettings) -> Literal["32-true", "bf16-mixed"]:

@@ -124,6 +124,8 @@ def _check_free(run: Path, *, resume: bool | None, holds: Kind) -> None:
         return
     if "config.toml" not in names:
         raise UsageError(f"{run}: the folder is not empty and holds no run. Give a new folder with --out.")
+    if "space.toml" in names:
+        raise UsageError(f"{run}: holds what 'sweep' wrote. Give a new folder with --out.")
     if holds != "optimism" and names & {"optimism.json", "image", "patient"}:
         raise UsageError(f"{run}: holds what 'optimism' wrote. Give a new folder with --out.")
     if is_begun(run) and not resume:

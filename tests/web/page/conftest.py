@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,7 +13,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 from tests.bundle.small_bundle import write_working
 from tests.web.page.drawn_model import SPEC, Drawn, write_drawn
 
@@ -24,8 +23,6 @@ from clearmargin.web.run import address_of, open_socket
 from clearmargin.web.served import load_served
 from clearmargin.web.serving import ServeSettings
 
-CHROMIUM = Path("/usr/bin/chromium")
-REQUIRED = os.environ.get("CLEARMARGIN_REQUIRE_BROWSER") == "1"
 TOKEN = "a-token-of-more-than-sixteen"
 
 
@@ -56,16 +53,6 @@ class Tab:
             "rows => rows.map(row => ({name: row.querySelector('th a').textContent, decision: row.dataset.decision,"
             " number: row.querySelector('.number').textContent}))",
         )
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    if not CHROMIUM.exists() and not REQUIRED:
-        pytest.skip(f"{CHROMIUM} is absent; CLEARMARGIN_REQUIRE_BROWSER=1 makes this an error")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="session")

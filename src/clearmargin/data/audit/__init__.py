@@ -190,7 +190,7 @@ def audit_manifest(
     usable = scan.usable
     listener.stage("compare")
     groups = find_similar(
-        scan.thumbnails[usable],
+        scan.thumbnails if usable.all() else scan.thumbnails[usable],  # they are many: no copy without need
         fine=list(itertools.compress(scan.fine, usable)),
         identical=pd.factorize(good.frame["sha256"])[0],
         listener=listener,

@@ -38,26 +38,37 @@ _LOCAL, _NOISE = 0.25, 0.35
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """Thumbnails (N, 32, 32), their spectra (N, 8, 8), whole and cropped, and finer thumbnails of the larger images.
+    """Images by their thumbnails, spectra (N, 8, 8) of these, whole and cropped, and finer ones of the larger images.
 
-    `fine` is (M, 64, 64), and `fine_row` (N,) says which of these an image has, -1 for none.
+    `thumbnails` is (M, 32, 32), and `row` (N,) says which of these an image has: they are many, and never copied.
+    `fine` is (L, 64, 64), and `fine_row` (N,) the same of it, -1 for none.
     """
 
     thumbnails: NDArray[np.uint8]
+    row: Rows
     plain: Floats
     cropped: Floats
     fine: NDArray[np.uint8]
     fine_row: Rows
 
     @classmethod
-    def of(cls, thumbnails: NDArray[np.uint8], fine: Sequence[NDArray[np.uint8] | None] | None = None) -> Pictures:
-        """Of thumbnails (N, 32, 32) and, for each image, one of (64, 64) or None."""
-        some = [image for image in fine or () if image is not None]
-        has_fine = np.array([image is not None for image in fine or [None] * len(thumbnails)], dtype=bool)
+    def of(
+        cls,
+        thumbnails: NDArray[np.uint8],
+        fine: Sequence[NDArray[np.uint8] | None] | None = None,
+        *,
+        rows: Rows | None = None,
+    ) -> Pictures:
+        """Of the images in these rows, all when None: thumbnails (M, 32, 32) and, for each, one of (64, 64) or None."""
+        rows = np.arange(len(thumbnails)) if rows is None else rows
+        finer = [None] * len(rows) if fine is None else [fine[row] for row in rows.tolist()]
+        some = [image for image in finer if image is not None]
+        has_fine = np.array([image is not None for image in finer], dtype=bool)
         return cls(
             thumbnails,
-            spectra(thumbnails),
-            spectra(thumbnails, cropped=CROPPED),
+            rows,
+            spectra(thumbnails, rows),
+            spectra(thumbnails, rows, cropped=CROPPED),
             np.array(some, dtype=np.uint8).reshape(-1, FINE_PX, FINE_PX),
             np.where(has_fine, np.cumsum(has_fine) - 1, -1),
         )
@@ -84,7 +95,7 @@ def similarities(pictures: Pictures, first: Rows, second: Rows) -> Floats:
 
 def _compare(pictures: Pictures, first: Rows, second: Rows) -> Floats:
     turn, warp = _first_guess(pictures, first, second)
-    fixed, moved = _laid(pictures.thumbnails, first, second, turn)
+    fixed, moved = _laid(pictures.thumbnails, pictures.row[first], pictures.row[second], turn)
     result, warp = _fitted(_halved(fixed), _halved(moved), warp)
     hopeful = result >= _HOPELESS
     result[hopeful], warp[hopeful] = _fitted(fixed[hopeful], moved[hopeful], warp[hopeful])

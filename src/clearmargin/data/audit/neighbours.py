@@ -43,11 +43,12 @@ _WAITING = 4_000_000
 """Pairs that may lie in memory until only the best of each image are kept."""
 
 
-def spectra(thumbnails: NDArray[np.uint8], *, cropped: float = 0.0) -> Floats:
+def spectra(thumbnails: NDArray[np.uint8], rows: Rows | None = None, *, cropped: float = 0.0) -> Floats:
     """(N, 8, 8): the low frequencies of each thumbnail, of norm 1 and without the mean, so blind to linear contrast.
 
     Args:
-        thumbnails: (N, 32, 32).
+        thumbnails: (M, 32, 32).
+        rows: (N,) which of them; all when None.
         cropped: share of each side that is cut away first.
     """
     place = (np.arange(THUMBNAIL_PX) + 0.5) / THUMBNAIL_PX
@@ -56,12 +57,14 @@ def spectra(thumbnails: NDArray[np.uint8], *, cropped: float = 0.0) -> Floats:
     wave = np.cos(np.pi * np.outer(np.arange(_BAND), place)) @ look
     wave[0] /= np.sqrt(2)
     transform = wave.astype(np.float32)
-    result = np.empty((len(thumbnails), _BAND, _BAND), dtype=np.float32)
-    for start in range(0, len(thumbnails), _CHUNK):
-        part = transform @ thumbnails[start : start + _CHUNK].astype(np.float32) @ transform.T
+    size = len(thumbnails) if rows is None else len(rows)
+    result = np.empty((size, _BAND, _BAND), dtype=np.float32)
+    for start, stop in _slices(size):
+        chosen = thumbnails[start:stop] if rows is None else thumbnails[rows[start:stop]]
+        part = transform @ chosen.astype(np.float32) @ transform.T
         part[:, 0, 0] = 0
         norm = np.sqrt(np.einsum("nuv,nuv->n", part, part))
-        result[start : start + _CHUNK] = part / np.maximum(norm, 1e-6)[:, None, None]
+        result[start:stop] = part / np.maximum(norm, 1e-6)[:, None, None]
     return result
 
 
@@ -137,7 +140,7 @@ def find_candidates(
         found = []
         for (spectrum, look), (order, starts) in zip(looks, visits, strict=True):
             for start in range(starts[cell], starts[cell + 1], _CHUNK):
-                visitors = order[start : min(start + _CHUNK, starts[cell + 1])]
+                visitors = order[start : min(start + _CHUNK, starts[cell + 1])].astype(np.intp)
                 first, second = _near(look, points, visitors, cells[cell])
                 score = orientation_scores(spectrum[first], plain[second]).max(axis=1, initial=0)
                 alike = score >= _COARSE
@@ -172,7 +175,7 @@ def _cells(points: Floats) -> list[Rows]:
     return cells
 
 
-def _visits(points: Floats, look: Floats, cells: list[Rows], probes: int) -> tuple[Rows, Rows]:
+def _visits(points: Floats, look: Floats, cells: list[Rows], probes: int) -> tuple[NDArray[np.int32], Rows]:
     """Who looks into which cell: the rows in order of their cells, and where each cell begins in this order."""
     centres = np.stack([points[rows].mean(axis=0) for rows in cells])
     half = (centres * centres).sum(axis=1) / 2
@@ -182,8 +185,9 @@ def _visits(points: Floats, look: Floats, cells: list[Rows], probes: int) -> tup
         away = half - look[start:stop] @ centres.T
         nearest[start:stop] = np.argpartition(away, probes - 1, axis=1)[:, :probes]
     order = np.argsort(nearest.ravel(), kind="stable")
-    starts = np.searchsorted(nearest.ravel()[order], np.arange(len(cells) + 1))
-    return order // probes, starts
+    starts = np.concatenate([[0], np.bincount(nearest.ravel(), minlength=len(cells)).cumsum()])
+    order //= probes
+    return order.astype(np.int32), starts
 
 
 def _near(look: Floats, points: Floats, visitors: Rows, rows: Rows) -> tuple[Rows, Rows]:

@@ -106,7 +106,7 @@ def find_similar(
     hashes = [_hash(thumbnails[row], fine[row] if fine is not None else None) for row in vivid.tolist()]
     _, firsts, node = np.unique(np.array(hashes, dtype="V16"), return_index=True, return_inverse=True)
     nodes = vivid[firsts]
-    search = _Search(Pictures.of(thumbnails[nodes], None if fine is None else [fine[row] for row in nodes.tolist()]))
+    search = _Search(Pictures.of(thumbnails, fine, rows=nodes))
     likely, possible = search.run(listener)
 
     order = np.argsort(node, kind="stable")
@@ -171,7 +171,7 @@ class _Search:
     def run(self, listener: Listener) -> tuple[_Stars, _Stars]:
         """Groups that are likely, and groups among their centres and the rest that are possible."""
         found = []
-        nodes = np.arange(len(self.pictures.thumbnails))
+        nodes = np.arange(len(self.pictures.row))
         for number in range(_MOST_PASSES):
             # The first pass looks near only: it takes crowds of copies away before the wide search meets them.
             wide = {} if number else {"probes": 1, "nearest": 2}
