@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 from tests.docs.shown import Command
-from tests.docs.stage import QUICK, THINGS, WORDS, Stage, find_thing
+from tests.docs.stage import LAYOUT_THINGS, QUICK, THINGS, WORDS, Stage, find_thing
 from typer.main import get_command
 
 from clearmargin.cli import COMMANDS, build_app
+from clearmargin.cli.options import IMAGE_OPTIONS
 from clearmargin.config import recipe_names
 from clearmargin.models import MODELS
 
@@ -116,6 +117,24 @@ def _is_name(word: str) -> bool:
     return word in MODELS or word in recipe_names() or word == "hub" or word.startswith("timm:")
 
 
+def is_of_a_layout(command: Command) -> bool:
+    """It reads images in the layout of a published set, of which there are too few to train on."""
+    return any((key := find_thing(place)) in LAYOUT_THINGS and key for place in names_are_known(command))
+
+
+def split_alone(command: Command) -> list[str]:
+    """The line as far as the split: `split` with its DATA and the options that say which images are meant."""
+    values = parse(command)
+    words = ["split", str(values["data"]), "--out", "parts.csv"]
+    for parameter in [*IMAGE_OPTIONS, "by"]:
+        value, option = values.get(parameter), f"--{parameter.replace('_', '-')}"
+        if value is True:
+            words.append(option)
+        elif value:
+            words += [option, str(value)]
+    return words + (["--folds", "2"] if values.get("folds") else [])
+
+
 def likeness(command: Command) -> str:
     """The same for two lines that do the same here: names of one thing, numbers that are made small anyway."""
     try:
@@ -147,6 +166,8 @@ def _thing(name: object) -> str:
 def arguments(command: Command) -> list[str]:
     """What `main` is given: the line, and what keeps it small."""
     words = substituted(command)
+    if words[0] in ("train", "optimism") and is_of_a_layout(command):
+        return split_alone(command)
     extra = list(_EXTRA.get(words[0], []))
     if words[0] == "train" and "--folds" in words:
         extra += ["--folds", "2"]
