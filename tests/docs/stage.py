@@ -196,7 +196,7 @@ LAYOUT_THINGS: dict[str, Callable[[Stage], Path]] = {
     "CBIS": lambda stage: stage.layout("cbis_ddsm"),
     "DICOM": lambda stage: stage.layout("dicom"),
 }
-"""Published sets: what a page trains on them is run up to the split, since they are small and their layout is the point."""
+"""Published sets: what a page trains on them is run up to the split: they are small, and their layout is the point."""
 THINGS: dict[str, Callable[[Stage], Path]] = {
     **dict.fromkeys(["DATA", "OTHER_DATA", "IDC", "data/idc"], lambda stage: stage.data),
     **dict.fromkeys(
