@@ -34,10 +34,9 @@ def write_patches(root: Path, images: int) -> None:
     for label in ("0", "1"):
         for patient in range(PATIENTS):
             (root / f"P{patient:03}" / label).mkdir(parents=True)
-    for number, (_, pixels) in enumerate(itertools.islice(distinct_patches(None, np.random.default_rng(0)), images)):
+    for number, (_, drawn) in enumerate(itertools.islice(distinct_patches(None, np.random.default_rng(0)), images)):
         label, patient = number // PATIENTS % 2, f"P{number % PATIENTS:03}"
-        if label:  # something to learn
-            pixels = pixels // 2
+        pixels = drawn // 2 if label else drawn  # something to learn
         name = f"{patient}_idx5_x{number // PATIENTS * 50 + 1}_y1_class{label}.png"
         Image.fromarray(pixels).save(root / patient / str(label) / name, compress_level=1)
 

@@ -20,9 +20,9 @@ where it has them). The programs are those that a user would write:
 - `clearmargin, arrays`: an array in memory, nothing changed at random
 - `limit`: the same steps of ours on one batch that lies ready
 
-`first, s` are the seconds from the first file to the end of the first epoch (ours is audited and packed by then), without the
-start of the program; images/s is of the epoch after. `cpu` are microseconds of processor time an image in that epoch, all
-threads and processes together: what to look at when the machine is busy.
+`first, s` are the seconds from the first file to the end of the first epoch (ours is audited and packed by then),
+without the start of the program; images/s is of the epoch after. `cpu` are microseconds of processor time an image in
+that epoch, all threads and processes together: what to look at when the machine is busy.
 """
 
 from __future__ import annotations
@@ -122,7 +122,8 @@ class Folder(Dataset):
             image = image.resize((side, side), Image.BILINEAR)
         return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255, float(label)
 def used():
-    return sum(u.ru_utime + u.ru_stime for u in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
+    both = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in both)
 config = load_recipe(name)
 generator = torch.Generator().manual_seed(0)
 model = build_model(name, (side, side, 3))
@@ -182,7 +183,8 @@ with tempfile.TemporaryDirectory() as folder:
         config = config.model_copy(update={"augment": AugmentSettings()})
         started = time.perf_counter()
     rows = np.arange(n) % len(images)
-    fit_model(model, TrainingImages(images, labels, rows, rows[:32]), config, spec, run=Path(folder), fingerprint="b", listener=Clock())
+    data = TrainingImages(images, labels, rows, rows[:32])
+    fit_model(model, data, config, spec, run=Path(folder), fingerprint="benchmark", listener=Clock())
 (first, cpu_first), (second, cpu_second) = Clock.ends
 print(json.dumps({
     "first": first - started, "images": n / (second - first), "cpu": (cpu_second - cpu_first) / n * 1e6,

@@ -87,6 +87,7 @@ NOTES: dict[str, Note] = {
         {3: "the server cannot be reached, or sent other bytes"},
     ),
     "model": Note("model RUN --svg model.svg", "[recipes](../recipes.md#looking-at-a-model)", _BUNDLE),
+    "doctor": Note("doctor", "[installing](../install.md)", {1: "something failed"}),
     "serve": Note("serve RUN --port 8000", "[the page and the API](../serve.md)", _BUNDLE),
 }
 
@@ -159,8 +160,9 @@ def _chapter(name: str, command: Any, function: Callable[..., Any]) -> str:
         parts += [table(_OPTION_HEADS, rows), ""]
     if shared:
         parts += ["Besides these, the options that say [which images are meant](#which-images-are-meant).", ""]
+    always = [code for code in (0, 1, 2) if code not in note.exits]
     codes = "".join(f", {code} ({text})" for code, text in sorted(note.exits.items()))
-    parts += [f"Exit codes: 0, 1, 2{codes}. More: {note.more}.", ""]
+    parts += [f"Exit codes: {', '.join(map(str, always))}{codes}. More: {note.more}.", ""]
     return "\n".join(parts)
 
 

@@ -228,6 +228,7 @@ def _train(
     fingerprint = hashlib.sha256(f"{choose_precision(config.train)}{identity}".encode()).hexdigest()
 
     def train_one(data: TrainingImages, config: RunConfig, run: Path, fingerprint: str) -> Fitted:
+        listener.network(run)
         start = begin(config, spec.shape)
         return fit(start, data, config, spec, store=store, run=run, fingerprint=fingerprint, listener=listener)
 

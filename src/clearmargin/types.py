@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Label = Literal[0, 1]
 Split = Literal["train", "validation", "test"]
@@ -188,6 +191,9 @@ class Listener:
 
     def advance(self, done: int, total: int) -> None:
         """Of the current stage, `done` of `total` units are finished."""
+
+    def network(self, folder: Path) -> None:
+        """The epochs that follow are of the network whose history.csv is in this folder, the run's or one below."""
 
     def epoch(self, row: Mapping[str, float]) -> None:
         """An epoch ended; `row` is the new line of history.csv."""

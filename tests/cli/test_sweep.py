@@ -147,6 +147,7 @@ def test_a_complete_sweep_is_only_read_and_takes_no_more_trials(swept: Swept, ca
     assert answer.code == 0
     assert "this sweep is complete" in answer.err
     assert "on test, looked at once" in answer.out
+    assert "intervals from fewer than 20 are not to be trusted" in answer.out
     more = [*swept.command[: swept.command.index("3")], "4", *swept.command[swept.command.index("3") + 1 :]]
     refused = call(*more)
     assert refused.code == 2

@@ -79,6 +79,7 @@ def summary() -> dict[str, Any]:
         "test": {
             "n_patients": 6,
             "networks": 4,
+            "note": "only 6 patients: intervals from fewer than 20 are not to be trusted",
             "image": {"auroc": {"value": 0.731, "ci": [0.61, 0.84]}, "n_images": 60},
             "image_alone": {"auroc": {"value": 0.725, "ci": [0.6, 0.83]}, "n_images": 60},
         },
@@ -98,6 +99,13 @@ def test_the_tested_figure_stands_beside_the_one_that_was_chosen_by() -> None:
     assert shown["on test, alone"] == ("0.725", "0.600–0.830")
     assert "61\N{NO-BREAK SPACE}% of the cases" in winners_curse(summary())
     assert "cross-fitted" in dict(protocol(summary()))["The winner"]
+
+
+def test_an_interval_over_few_patients_is_said_not_to_be_trusted() -> None:
+    content = summary()
+    assert "But only 6 patients: intervals from fewer than 20 are not to be trusted." in estimates(content)[2].meaning
+    content["test"]["note"] = None
+    assert estimates(content)[2].meaning.endswith("This is the figure to report.")
 
 
 def test_a_recipe_that_was_not_beaten_and_one_that_failed_are_said() -> None:

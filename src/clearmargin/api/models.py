@@ -39,6 +39,7 @@ def train(
     settings: Mapping[str, Any] | None = None,
     deterministic: bool | None = None,
     resume: bool = False,
+    track: str | Sequence[str] = (),
     command: str = "",
     listener: Listener = Listener(),
     **images: Unpack[ImageOptions],
@@ -63,6 +64,7 @@ def train(
         settings: any other setting by its dotted key, as after `--set`.
         deterministic: bit for bit the same result each time.
         resume: go on with a stopped run; settings not given are those of the run.
+        track: follow the run elsewhere too: `tensorboard`, `tensorboard:DIR`, `mlflow` or `mlflow:URI`, one or both.
         command: what the user typed, for the report.
         listener: hears how the job goes on.
         images: which images of `data` are meant, as `ImageOptions` lists them.
@@ -71,6 +73,8 @@ def train(
         ClearmarginError: one line with what, where and the fix; nothing that looks complete is left.
     """
     from clearmargin.studies.cross_validation import cross_validate
+    from clearmargin.tracking import tracked
+    from clearmargin.training.run_folder import is_begun
     from clearmargin.workflow import run_training
 
     changed: dict[str, Any] = {
@@ -94,7 +98,9 @@ def train(
     named = str(changes.get("model.name") or changes.get("name") or "")
     config = load_recipe(recipe or ("transfer" if is_backbone(named) else "default"), changes, base=base)
     run = cross_validate if config.split.folds and config.split.fold is None else run_training
-    return run(config, Path(out), resume=resume, command=command, listener=listener)
+    begun = is_begun(Path(out))
+    with tracked(track, Path(out), listener=listener, begun=begun, resume=resume) as heard:
+        return run(config, Path(out), resume=resume, command=command, listener=heard)
 
 
 @checks_image_options
@@ -189,6 +195,7 @@ def optimism(
     seed: int | None = None,
     settings: Mapping[str, Any] | None = None,
     resume: bool = False,
+    track: str | Sequence[str] = (),
     command: str = "",
     listener: Listener = Listener(),
     **images: Unpack[ImageOptions],
@@ -206,6 +213,7 @@ def optimism(
         seed: of folds, weights and batches.
         settings: any other setting by its dotted key.
         resume: go on with one that was stopped.
+        track: as in `train`.
         command: what the user typed.
         listener: hears how the job goes on.
         images: which images of `data` are meant, as `ImageOptions` lists them.
@@ -213,7 +221,9 @@ def optimism(
     Raises:
         ClearmarginError: one line with what, where and the fix.
     """
-    from clearmargin.studies.optimism import measure_optimism
+    from clearmargin.studies.optimism import PROTOCOLS, measure_optimism
+    from clearmargin.tracking import tracked
+    from clearmargin.training.run_folder import is_begun
 
     changed = {
         "split.folds": folds,
@@ -223,7 +233,9 @@ def optimism(
         **data_changes(data, **images),
     }
     config = load_recipe(recipe, {**(settings or {}), **given(changed)})
-    return measure_optimism(config, Path(out), resume=resume, command=command, listener=listener)
+    begun = any(is_begun(run) for by in PROTOCOLS for run in (Path(out) / by).glob("*"))
+    with tracked(track, Path(out), listener=listener, begun=begun, resume=resume) as heard:
+        return measure_optimism(config, Path(out), resume=resume, command=command, listener=heard)
 
 
 def compare(

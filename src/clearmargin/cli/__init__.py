@@ -21,7 +21,9 @@ import typer
 from clearmargin.cli.audit import audit
 from clearmargin.cli.calibrate import calibrate
 from clearmargin.cli.compare import compare
+from clearmargin.cli.completion import VARIABLE, whole_words, with_completers
 from clearmargin.cli.demo import demo
+from clearmargin.cli.doctor import doctor
 from clearmargin.cli.download import download
 from clearmargin.cli.evaluate import evaluate
 from clearmargin.cli.explain import explain
@@ -59,6 +61,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "download": download,
     "model": model,
     "serve": serve,
+    "doctor": doctor,
 }
 
 _SUMMARY = (
@@ -92,8 +95,9 @@ def build_app(names: Iterable[str] = COMMANDS) -> typer.Typer:
     ) -> None:
         pass
 
+    is_completing = VARIABLE in os.environ
     for name in names:
-        app.command(name)(COMMANDS[name])
+        app.command(name)(with_completers(name, COMMANDS[name]) if is_completing else COMMANDS[name])
     return app
 
 
@@ -109,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # file names need not be text
     try:
-        with _TerminationAsInterrupt(), disk_errors(Path("output")):
+        with _TerminationAsInterrupt(), disk_errors(Path("output")), whole_words():
             command = typer.main.get_command(build_app(wanted))
             result = command.main(given, prog_name="clearmargin", standalone_mode=False)
     except ClearmarginError as error:

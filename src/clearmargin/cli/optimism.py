@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from clearmargin.cli.options import AsJson, Data, Settings, with_image_options
+from clearmargin.cli.options import AsJson, Data, Settings, Track, with_image_options
 
 
 @with_image_options
@@ -27,6 +27,7 @@ def optimism(
     settings: Settings = None,
     as_json: AsJson = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with one that was stopped.")] = False,
+    track: Track = None,
     *,
     images: dict[str, Any],
 ) -> None:
@@ -46,6 +47,7 @@ def optimism(
         seed=seed,
         settings=parse_settings(settings or []),
         resume=resume,
+        track=track or (),
         command=shlex.join(["clearmargin", *sys.argv[1:]]),
         listener=build_listener(),
         **images,

@@ -100,6 +100,13 @@ Prevalence = Annotated[
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other setting; see docs/settings.md.")
 ]
+Track = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="tensorboard[:DIR]|mlflow[:URI]",
+        help="Follow the run elsewhere too; may be repeated. See docs/tracking.md.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
 

@@ -95,6 +95,8 @@ def sweep_summary(folder: Path, summary: Mapping[str, Any]) -> str:
     if corrected is not None:
         lines.append(f"{'corrected for the choice':<34} {corrected:>7.3f}")
     lines.append(f"{'on test, looked at once':<34} {_figure(summary['test']['image']['auroc'])}")
+    if summary["test"]["note"]:
+        lines.append(f"  {summary['test']['note']}")
     lines += ["", f"page     {folder / 'sweep.html'}", f"run      {folder / 'run'}", f"recipe   {folder / 'best.toml'}"]
     return "\n".join(lines)
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from clearmargin.cli.options import Coverage, Data, Prevalence, Settings, with_image_options
+from clearmargin.cli.options import Coverage, Data, Prevalence, Settings, Track, with_image_options
 
 
 @with_image_options
@@ -54,6 +54,7 @@ def train(
         bool, typer.Option("--deterministic", help="Give bit for bit the same result each time.")
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    track: Track = None,
     *,
     images: dict[str, Any],
 ) -> None:
@@ -84,6 +85,7 @@ def train(
         settings=changes,
         deterministic=True if deterministic else None,
         resume=resume,
+        track=track or (),
         command=shlex.join(["clearmargin", *sys.argv[1:]]),
         listener=build_listener(),
         **images,

@@ -38,9 +38,7 @@ def read_key() -> bytes:
     Raises:
         DataError: the file cannot be read or made, or is too short to be a key.
     """
-    path = Path(
-        os.environ.get("CLEARMARGIN_KEY_FILE") or Path(platformdirs.user_config_dir("clearmargin")) / "pseudonyms.key"
-    )
+    path = key_file()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -59,6 +57,12 @@ def read_key() -> bytes:
     if len(key) < _KEY_BYTES:
         raise DataError(f"{path}: too short for a key of pseudonyms. Delete it, and a new one is made.")
     return key
+
+
+def key_file() -> Path:
+    """Where the key is, or would be made."""
+    named = os.environ.get("CLEARMARGIN_KEY_FILE")
+    return Path(named or Path(platformdirs.user_config_dir("clearmargin")) / "pseudonyms.key")
 
 
 def pseudonym(kind: str, value: str, key: bytes) -> str:

@@ -43,6 +43,8 @@ _VARIABLES = {
     PAPER: "var(--plot-paper, #ffffff)",
 }
 
+_PNG_DPI = 144
+
 _PRINTED = {INK: "#1f1b1d", MUTED: "#6a6266", GRID: "#e5dfdc", ACCENT: "#a5195f", NEUTRAL: "#6f7f8f", PAPER: "#ffffff"}
 _COLOURED = ("color", "facecolor", "edgecolor", "markerfacecolor", "markeredgecolor")
 
@@ -114,19 +116,23 @@ class Picture:
     _texts: Mapping[str, str] = field(repr=False)
 
     def save(self, path: Path) -> None:
-        """Writes the figure as the kind of file that the name's ending says, .svg or .pdf; the same bytes each time."""
+        """Writes the figure as the kind of file that its name says, .svg, .pdf or .png; the same bytes each time."""
         _print_colours(self._figure)
         for text in self._figure.findobj(Text):
             assert isinstance(text, Text)
             text.set_text(self._texts.get(text.get_text(), text.get_text()))
         kind = path.suffix.removeprefix(".")
-        dates = {"svg": {"Date": None, "Creator": None}, "pdf": {"CreationDate": None, "Creator": None}}[kind]
+        particulars: dict[str, dict[str, Any]] = {
+            "svg": {"metadata": {"Date": None, "Creator": None}},
+            "pdf": {"metadata": {"CreationDate": None, "Creator": None}},
+            "png": {"metadata": {"Software": None}, "facecolor": "white", "dpi": _PNG_DPI},
+        }
         # As outlines, the letters need no font where the picture is looked at.
         letters = {"svg.fonttype": "path", "pdf.fonttype": 42, "svg.hashsalt": f"clearmargin-{self._name}"}
         with matplotlib.rc_context(_settings() | letters), warnings.catch_warnings():
             # A name may hold letters that the font lacks; they become boxes.
             warnings.filterwarnings("ignore", message="Glyph", category=UserWarning)
-            write_whole(path, lambda partial: self._figure.savefig(partial, format=kind, metadata=dates))
+            write_whole(path, lambda partial: self._figure.savefig(partial, format=kind, **particulars[kind]))
 
 
 def _print_colours(figure: Figure) -> None:

@@ -161,6 +161,8 @@ def estimates(summary: Mapping[str, Any]) -> list[Estimate]:
             )
         )
     of = "Looked at once, after the choice. This is the figure to report."
+    if summary["test"]["note"]:
+        of += f" But {summary['test']['note']}."
     found.append(Estimate("on test", decimal(test.value), span(test.interval), of))
     if "image_alone" in summary["test"]:
         alone = read_figure(summary["test"]["image_alone"], "auroc")

@@ -51,6 +51,9 @@ class RunLog(Listener):
     def advance(self, done: int, total: int) -> None:
         self._following.advance(done, total)
 
+    def network(self, folder: Path) -> None:
+        self._following.network(folder)
+
     def epoch(self, row: Mapping[str, float]) -> None:
         self._write("epoch", dict(row))
         self._following.epoch(row)

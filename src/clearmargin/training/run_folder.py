@@ -139,7 +139,7 @@ def check_same(saved: RunConfig, wanted: RunConfig, run: Path) -> None:
     Raises:
         ConfigError: names the first setting that differs.
     """
-    old, new = _flat(saved.model_dump(mode="json")), _flat(wanted.model_dump(mode="json"))
+    old, new = flat(saved.model_dump(mode="json")), flat(wanted.model_dump(mode="json"))
     changed = [key for key in new if old.get(key) != new[key]]
     if changed:
         key = changed[0]
@@ -150,11 +150,16 @@ def check_same(saved: RunConfig, wanted: RunConfig, run: Path) -> None:
         )
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings in sections as dotted key to value.
+
+    >>> flat({"seed": 0, "train": {"epochs": 3}})
+    {'seed': 0, 'train.epochs': 3}
+    """
+    result: dict[str, Any] = {}
     for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
+        result |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return result
 
 
 def _processor() -> str:

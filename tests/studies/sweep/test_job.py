@@ -140,6 +140,18 @@ def test_an_interrupted_sweep_goes_on_where_it_was(
     )
 
 
+def test_a_sweep_whose_winner_is_chosen_takes_no_more_trials(
+    data: Path, search: Callable[..., Path], judged: Callable[[Judge], list[tuple[RunConfig, int]]], tmp_path: Path
+) -> None:
+    calls = judged(lambda config, fold: 0.6)
+    search(data, "out")
+    (tmp_path / "out" / "run" / "checkpoint").mkdir(parents=True)
+    with pytest.raises(UsageError, match=r"more trials would choose by it. Go on with --trials 2"):
+        _sweep(data, tmp_path, trials=3, resume=True)
+    assert len(calls) == 4
+    search(data, "out", resume=True)  # with as many it goes on
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
@@ -171,9 +183,14 @@ def test_too_few_patients_for_the_folds_are_said_before_a_trial(data: Path, tmp_
 
 def test_folders_of_other_jobs_are_left_alone(data: Path, tmp_path: Path, search: Callable[..., Path]) -> None:
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "notes.txt").write_text("mine")
-    with pytest.raises(UsageError, match="not empty and holds no sweep"):
-        _sweep(data, tmp_path, trials=4)
+    for names in (("notes.txt",), ("space.toml",), ("space.toml", "config.toml"), (".lock", "config.toml")):
+        for name in names:
+            (tmp_path / "out" / name).write_text("mine")
+        with pytest.raises(UsageError, match="not empty and holds no sweep"):
+            _sweep(data, tmp_path, trials=4, resume=True)
+        for name in names:
+            assert (tmp_path / "out" / name).read_text() == "mine"
+            (tmp_path / "out" / name).unlink()
     folder = search(data, "sweep")
     with pytest.raises(UsageError, match="holds what 'sweep' wrote"):
         clearmargin.train(data, folder, epochs=1, resume=True)

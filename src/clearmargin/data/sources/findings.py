@@ -47,7 +47,7 @@ def normal_findings(path: Path, names: list[str], options: SourceOptions) -> lis
         return file_findings(
             "normal_left_out",
             "note",
-            f"{counted(len(names), 'normal image has', 'normal images have')} no lesion to cut out, and left out.",
+            f"{counted(len(names), 'normal image was', 'normal images were')} left out: there is no lesion to cut out.",
             "Nothing to do; --view full --normal benign takes them as benign.",
             root=path,
             names=names,

@@ -30,11 +30,12 @@ from clearmargin.studies.sweep.records import WORKERS, Plan
 from clearmargin.studies.sweep.space import Space
 from clearmargin.studies.sweep.trial import HELD_OUT, Folds, Material, Packed, part_of
 from clearmargin.training.run_folder import check_same
+from clearmargin.training.run_folder import is_begun as run_is_begun
 
 SUMMARY, RUN, SPLIT, FOLDS, SPACE, CONFIG = "sweep.json", "run", "split.csv", "folds.csv", "space.toml", "config.toml"
 STUDY = "study.db"
 _LOCK = ".lock"
-_EMPTY_SO_FAR = {_LOCK, CONFIG, SPACE, ".config.partial.toml", ".space.partial.toml"}
+_EMPTY_SO_FAR = {_LOCK, ".space.partial.toml"}
 
 
 def is_complete(out: Path) -> bool:
@@ -57,7 +58,8 @@ def lead(out: Path) -> FileLock | None:
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out}: is a file; give a folder that does not exist yet with --out.")
     names = {entry.name for entry in out.iterdir()} if out.is_dir() else set()
-    if names - _EMPTY_SO_FAR and STUDY not in names and SPACE not in names:
+    # Before there is a study a sweep is known by its lock and its space: either alone may be of something else.
+    if names - _EMPTY_SO_FAR and STUDY not in names and not {_LOCK, SPACE} <= names:
         raise UsageError(f"{out}: the folder is not empty and holds no sweep. Give a new folder with --out.")
     make_folder(out)
     lock = FileLock(out / _LOCK)
@@ -80,8 +82,8 @@ def check_begun(out: Path, config: RunConfig, space: Space, *, resume: bool) -> 
             raise UsageError(f"{out}: there is a sweep in this folder already. Give another --out, or add --resume.")
         check_sweep(out, config, space)
         return
+    write_text(out / SPACE, _dump_space(space))  # the first: by it `lead` knows whose folder this is
     write_text(out / CONFIG, dump_config(config))
-    write_text(out / SPACE, _dump_space(space))
 
 
 def check_sweep(out: Path, config: RunConfig, space: Space) -> None:
@@ -105,6 +107,7 @@ def check_plan(out: Path, noted: Mapping[str, Any], plan: Plan, *, exact: bool =
 
     Raises:
         ConfigError: names what differs.
+        UsageError: there are to be more trials, after a winner was chosen.
     """
     for name in ("folds", "pruner"):
         if noted[name] != getattr(plan, name):
@@ -115,6 +118,11 @@ def check_plan(out: Path, noted: Mapping[str, Any], plan: Plan, *, exact: bool =
     if noted["trials"] > plan.trials or (exact and noted["trials"] != plan.trials):
         rule = "who joins in has the same" if exact else "there can be more now, and not fewer"
         raise ConfigError(f"{out}: the sweep was begun with --trials {noted['trials']}; {rule}.")
+    if noted["trials"] < plan.trials and run_is_begun(out / RUN):
+        raise UsageError(
+            f"{out}: the winner of {noted['trials']} trials is in {RUN}/ already; its test may have been looked at, so "
+            f"more trials would choose by it. Go on with --trials {noted['trials']}, or give a new folder with --out."
+        )
 
 
 def clear_locks(out: Path) -> None:

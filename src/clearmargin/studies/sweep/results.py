@@ -190,4 +190,9 @@ def _test(metrics: Mapping[str, Any]) -> dict[str, Any]:
     block = metrics["test"]
     kinds = [kind for kind in ("image", "image_alone") if kind in block]
     figures = {kind: {"auroc": block[kind]["auroc"], "n_images": block[kind]["n_images"]} for kind in kinds}
-    return {"n_patients": block["image"]["n_patients"], "networks": metrics["protocol"].get("crossfit") or 1, **figures}
+    return {
+        "n_patients": block["image"]["n_patients"],
+        "networks": metrics["protocol"].get("crossfit") or 1,
+        "note": block["interval"]["note"],
+        **figures,
+    }
