@@ -13,7 +13,8 @@ from functools import cached_property
 from pathlib import Path
 
 import h5py
-from tests.data.layouts import LAYOUTS, zip_folder
+from tests.data.layouts import write_breastmnist, zip_folder
+from tests.docs.archives import DICOM_LABELS, write_archive, write_official
 from tests.images.dicom_files import dicom_bytes, phantom
 from tests.models.keras_squeezenet import write_weights
 from tests.small_run import write_patches
@@ -149,12 +150,18 @@ class Stage:
             bare.attrs.update(weights.attrs)
         return file
 
-    def layout(self, name: str, **options: object) -> Path:
-        """A data set in the layout in which it is published; see `tests/data/layouts.py`."""
-        folder = self.root / "layouts" / name
+    def archive(self, name: str) -> Path:
+        """A published set in its layout, by the name of its source; see `archives.py`."""
+        folder = self.root / "archives" / name
         if not folder.exists():
-            LAYOUTS[name].write(folder, **options)  # type: ignore[call-arg]
+            write_archive(folder, name)
         return folder
+
+    @cached_property
+    def table(self) -> Path:
+        """A table of the images of `data`."""
+        rows = [f"{file},{file.parent.name},{file.name.split('_')[0]}" for file in sorted(self.data.rglob("*.png"))]
+        return self.text("table.csv", "path,label,patient_id\n" + "".join(f"{row}\n" for row in rows))
 
     def zipped(self, folder: Path) -> Path:
         """A .zip of the folder."""
@@ -185,28 +192,28 @@ class Stage:
     @cached_property
     def breastmnist(self) -> Path:
         """An .npz file with 40 images of which 16 are malignant."""
-        return self.layout("medmnist", sizes={"train": 24, "val": 8, "test": 8}) / "breastmnist.npz"
+        return write_breastmnist(self.root / "npz", sizes={"train": 24, "val": 8, "test": 8})
 
 
 LAYOUT_THINGS: dict[str, Callable[[Stage], Path]] = {
-    "BREAKHIS": lambda stage: stage.layout("breakhis"),
-    "BUSI": lambda stage: stage.layout("busi"),
-    "MIAS": lambda stage: stage.layout("mias"),
-    "PCAM": lambda stage: stage.layout("pcam"),
-    "CBIS": lambda stage: stage.layout("cbis_ddsm"),
-    "DICOM": lambda stage: stage.layout("dicom"),
+    "BREAKHIS": lambda stage: stage.archive("breakhis"),
+    "BUSI": lambda stage: stage.archive("busi"),
+    "MIAS": lambda stage: stage.archive("mias"),
+    "PCAM": lambda stage: stage.archive("pcam"),
+    "CBIS": lambda stage: stage.archive("cbis_ddsm"),
+    "DICOM": lambda stage: stage.archive("dicom"),
+    "IDC_OFFICIAL": lambda stage: write_official(stage.root / "official"),
 }
 """Published sets: what a page trains on them is run up to the split: they are small, and their layout is the point."""
 THINGS: dict[str, Callable[[Stage], Path]] = {
-    **dict.fromkeys(["DATA", "OTHER_DATA", "IDC", "data/idc"], lambda stage: stage.data),
-    **dict.fromkeys(
-        ["IMAGES", "NEW_IMAGES", "OTHER_IMAGES", "FOLDER", "SLIDE", "patches", "slides"], lambda stage: stage.data
-    ),
+    **dict.fromkeys(["DATA", "OTHER_DATA", "THIRD_DATA", "IDC", "data/idc"], lambda stage: stage.data),
+    **dict.fromkeys(["IMAGES", "NEW_IMAGES", "OTHER_IMAGES", "SLIDE", "patches", "slides"], lambda stage: stage.data),
     **dict.fromkeys(["IMAGE", "a.png", "b.png", "patch.png", "new.png", "IMAGE.png"], lambda stage: stage.image),
+    "FOLDER": lambda stage: stage.data / "P00",
     "b.dcm": lambda stage: stage.dicom_file,
     **dict.fromkeys(["RUN", "RUN_A"], lambda stage: stage.run),
     **dict.fromkeys(["RUN2", "RUN3", "RUN_B", "RUN_C", "OTHER_RUN"], lambda stage: stage.other_run),
-    "BUNDLE": lambda stage: stage.run / "bundle",
+    **dict.fromkeys(["BUNDLE", "NEW_BUNDLE"], lambda stage: stage.run / "bundle"),
     "model.clearmargin": lambda stage: stage.single_file,
     "model.onnx": lambda stage: stage.onnx_file,
     **dict.fromkeys(["MODEL.h5", "model.h5"], lambda stage: stage.h5_file),
@@ -220,6 +227,8 @@ THINGS: dict[str, Callable[[Stage], Path]] = {
     "demo/run": lambda stage: stage.demo_run,
     "demo/data": lambda stage: stage.demo_data,
     "my_images": lambda stage: stage.plain,
+    "table.csv": lambda stage: stage.table,
+    "labels.csv": lambda stage: stage.text("labels.csv", DICOM_LABELS),
     "other.csv": lambda stage: stage.foreign_table,
     "split.csv": lambda stage: stage.split,
     "fix.txt": lambda stage: stage.text("fix.txt", ""),

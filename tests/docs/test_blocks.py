@@ -7,6 +7,7 @@ import functools
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tests.docs.stage import SMALL, THINGS, Stage
 
 import clearmargin
 from clearmargin.config import load_recipe
+from clearmargin.data import phantom
 from clearmargin.studies.sweep.space import check_space, read_space
 
 ELSEWHERE = {
@@ -38,6 +40,7 @@ WRITTEN = {
     "rewrite_bundle": 1,
 }
 """Of functions that write, the number of the argument that says where."""
+FEW = {"patients": 4, "patches_per_patient": 4, "patch_px": 24}
 _PATHLIKE = re.compile(
     r"^(?:[A-Z][A-Z0-9_]+|[^\s*{}]+\.(?:png|jpg|csv|h5|keras|npz|zip|dcm|onnx|clearmargin|toml|txt))$"
 )
@@ -92,7 +95,7 @@ def test_python_of_the_documents_runs(page: str, quick: Stage, tmp_path: Path, m
 
 
 def make_trainings_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`train` of the package runs one epoch of one network."""
+    """`train` of the package runs one epoch of one network, and little is drawn."""
     train = clearmargin.train
 
     @functools.wraps(train)
@@ -101,6 +104,8 @@ def make_trainings_small(monkeypatch: pytest.MonkeyPatch) -> None:
         return train(*arguments, **{**keywords, "epochs": 1}, settings=settings)
 
     monkeypatch.setattr(clearmargin, "train", small)
+    write = phantom.write_phantom
+    monkeypatch.setattr(phantom, "write_phantom", lambda folder, settings: write(folder, replace(settings, **FEW)))
 
 
 @pytest.mark.parametrize("page", ELSEWHERE)
