@@ -14,7 +14,17 @@ DOCS = Path(__file__).resolve().parents[1]
 
 SECTIONS: dict[str, Sequence[str]] = {
     "Start": ["index.md", "start.md", "install.md", "notebooks.md"],
-    "How-to": ["howto/", "data.md", "small_data.md", "transfer.md", "sweep.md", "tracking.md", "serve.md"],
+    "How-to": [
+        "howto/index.md",
+        "howto/my_own_folder.md",
+        "howto/",
+        "data.md",
+        "small_data.md",
+        "transfer.md",
+        "sweep.md",
+        "tracking.md",
+        "serve.md",
+    ],
     "Concepts": ["concepts/", "audit.md", "gate.md", "context.md", "explain.md", "similar.md", "pictures/"],
     "From another system": ["from/", "recipes.md", "keras.md"],
     "Reference": ["reference/cli.md", "reference/python.md", "settings.md", "bundle.md", "report.md"],
@@ -97,7 +107,7 @@ def site_settings() -> str:
     """The text of zensical.toml."""
     sections = []
     for name, entries in SECTIONS.items():
-        pages = [page for entry in entries for page in _pages(entry)]
+        pages = list(dict.fromkeys(page for entry in entries for page in _pages(entry)))
         if pages:
             listed = "".join(f"    {_line(page)},\n" for page in pages)
             sections.append(f"  {{ {json.dumps(name)} = [\n{listed}  ] }},\n")
@@ -113,6 +123,8 @@ def _pages(entry: str) -> list[str]:
 
 
 def _line(page: str) -> str:
-    """The page under the title that it gives itself."""
+    """The page under the title that it gives itself; the first page of a folder is its overview."""
     title = (DOCS / page).read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ").replace("`", "")
+    if page.endswith("/index.md"):
+        title = "Overview"
     return f"{{ {json.dumps(title, ensure_ascii=False)} = {json.dumps(page)} }}"
