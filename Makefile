@@ -8,7 +8,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo setup test check lint types architecture fuzz bench docs site clean
+.PHONY: demo setup test check lint types architecture fuzz bench docs site notebooks clean
 
 demo: setup
 	$(BIN)/clearmargin demo --out demo
@@ -48,6 +48,9 @@ bench: .venv/.installed-dev
 	$(BIN)/python benchmarks/predict_peers.py $(if $(KERAS_PYTHON),--keras-python $(KERAS_PYTHON))
 	$(BIN)/python benchmarks/bootstrap.py
 	$(BIN)/python benchmarks/serve.py
+
+notebooks: .venv/.installed-dev
+	$(BIN)/python notebooks/write.py
 
 docs: .venv/.installed
 	$(BIN)/python -m docs.writing

@@ -28,6 +28,7 @@ GROUPS: dict[str, list[str]] = {
     "How good it is": ["evaluate", "calibrate", "compare", "optimism", "sweep"],
     "In and out": ["export", "import_keras"],
     "A server": ["Client"],
+    "In notebooks": ["LiveCurves", "show_augmentations"],
     "Names and words": ["MODELS", "SOURCES", "Listener", "ClearmarginError"],
     "Phantom data": ["PhantomSettings", "write_phantom"],
 }

@@ -20,12 +20,14 @@ if TYPE_CHECKING:
         import_keras,
         load_explainer,
         optimism,
+        show_augmentations,
         split,
         sweep,
         train,
     )
     from clearmargin.data.phantom import PhantomSettings, write_phantom
     from clearmargin.data.sources import SOURCES
+    from clearmargin.display.live import LiveCurves
     from clearmargin.errors import ClearmarginError
     from clearmargin.explanation.explainer import Explainer
     from clearmargin.models import MODELS
@@ -47,6 +49,7 @@ _HOME = {
     "sweep": "clearmargin.api",
     "compare": "clearmargin.api",
     "export": "clearmargin.api",
+    "show_augmentations": "clearmargin.api",
     "explain": "clearmargin.api",
     "load_explainer": "clearmargin.api",
     "Explainer": "clearmargin.explanation.explainer",
@@ -60,6 +63,7 @@ _HOME = {
     "ClearmarginError": "clearmargin.errors",
     "Listener": "clearmargin.types",
     "Client": "clearmargin.web.client",
+    "LiveCurves": "clearmargin.display.live",
 }
 
 __all__ = [
@@ -69,6 +73,7 @@ __all__ = [
     "Client",
     "Explainer",
     "Listener",
+    "LiveCurves",
     "PhantomSettings",
     "Predictor",
     "Run",
@@ -82,6 +87,7 @@ __all__ = [
     "load_bundle",
     "load_explainer",
     "optimism",
+    "show_augmentations",
     "split",
     "sweep",
     "train",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -92,6 +93,15 @@ def check_can_hold_file(path: Path, option: str, *, example: str) -> None:
         if error.errno in _FULL:
             raise
         raise UsageError(f"{path}: not writable ({error.strerror}). Give a file elsewhere with {option}.") from None
+
+
+def seen_from_here(path: str | os.PathLike[str]) -> str:
+    """The path as seen from the working directory where it lies in there, otherwise as it is."""
+    text = os.fspath(path)
+    try:
+        return text.removeprefix(str(Path.cwd()).rstrip(os.sep) + os.sep)
+    except FileNotFoundError:  # the working directory is gone
+        return text
 
 
 def partial_path(path: Path) -> Path:

@@ -25,13 +25,14 @@ from clearmargin.data.manifest import Manifest, data_hash, write_manifest
 from clearmargin.data.pseudonyms import hide_paths, read_key
 from clearmargin.data.split import Assignment, fold_split, official_split, read_split, split_manifest
 from clearmargin.data.store import pack_store
+from clearmargin.errors import one_line
 from clearmargin.evaluation.assemble import evaluate_predictions
 from clearmargin.evaluation.choices import OUT_OF_FOLD, choose, known_ids
 from clearmargin.evaluation.drift import build_reference, describe_images
 from clearmargin.evaluation.folds import spread
 from clearmargin.evaluation.metrics import FIGURES
 from clearmargin.evaluation.predictions import write_predictions
-from clearmargin.files import write_json, write_whole
+from clearmargin.files import seen_from_here, write_json, write_whole
 from clearmargin.gate import Gate
 from clearmargin.gating import build_gate, describe_gate, describe_with, refuse, shown_as, trained_members, tried_on
 from clearmargin.images.preprocess import Preprocessing, choose_preprocessing
@@ -41,6 +42,7 @@ from clearmargin.predict.session import Session
 from clearmargin.reference import Reference
 from clearmargin.report.write import write_artefacts
 from clearmargin.settings import RunConfig
+from clearmargin.shown import Shown
 from clearmargin.training.cases import describe_cases, keep_cases
 from clearmargin.training.log import RunLog
 from clearmargin.training.records import build_lineage, build_model_file, describe_architecture, describe_run
@@ -62,11 +64,14 @@ LEARNED_NOTHING = "The model gives the same probability for every image: it has 
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class Run(Shown):
     """A finished run on disk."""
 
     folder: Path
     """The run folder."""
+
+    def __repr__(self) -> str:
+        return f"Run in {one_line(seen_from_here(self.folder))}"
 
     @property
     def metrics(self) -> dict[str, Any]:

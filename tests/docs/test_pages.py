@@ -24,8 +24,9 @@ def test_pages_that_are_made_from_the_code_are_current(name: str) -> None:
 
 
 def test_the_references_name_everything_that_is_public() -> None:
-    assert sorted(name for names in GROUPS.values() for name in names) == sorted(clearmargin.__all__)
-    assert set(NOTES) == set(COMMANDS)
+    named = sorted(name for names in GROUPS.values() for name in names)
+    assert named == sorted(clearmargin.__all__), "give each public name a place in GROUPS of docs/writing/python.py"
+    assert set(NOTES) == set(COMMANDS), "give each command an entry in NOTES of docs/writing/cli.py"
 
 
 @pytest.mark.parametrize("document", sorted(DOCS.rglob("*.md")), ids=lambda path: str(path.relative_to(DOCS)))

@@ -178,3 +178,17 @@ def test_a_part_decides_over_its_own_network_only_by_being_left_out(
     ]
     assert same == [False, True, False]
     assert len(whole.networks) == 3
+
+
+@pytest.mark.parametrize(("load", "threads", "told"), [(6.0, 2, True), (6.0, 1, False), (1.0, 2, False)])
+def test_a_busy_machine_is_told_of_where_several_threads_would_wait_for_it(
+    load: float, threads: int, told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("os.getloadavg", lambda: (load, load, load))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    heard = Heard()
+    networks.note_of_load(heard)
+    assert (heard.notes != []) == told
+    assert all("OMP_NUM_THREADS=1" in note for note in heard.notes)

@@ -5,7 +5,7 @@ imported when it is needed.
 """
 
 from clearmargin.api.bundles import explain, export, import_keras, load_explainer
-from clearmargin.api.data import audit, split
+from clearmargin.api.data import audit, show_augmentations, split
 from clearmargin.api.models import calibrate, compare, evaluate, optimism, train
 from clearmargin.api.options import ImageOptions
 from clearmargin.api.searches import sweep
@@ -21,6 +21,7 @@ __all__ = [
     "import_keras",
     "load_explainer",
     "optimism",
+    "show_augmentations",
     "split",
     "sweep",
     "train",

@@ -187,6 +187,7 @@ def explain(
     from clearmargin.explanation.methods import find_methods
     from clearmargin.explanation.write import check_folder, write_explanations
     from clearmargin.predict.records import records_of_paths
+    from clearmargin.tables import ExplanationTable
 
     opacity = ALPHA if alpha is None else alpha
     check_alpha(opacity)
@@ -195,4 +196,4 @@ def explain(
     check_folder(Path(out))
     explained = explainer.explain_records(records, methods=names)
     rows = write_explanations(explained, Path(out), alpha=opacity, pictures=pictures, maps=maps, legend=legend)
-    return pd.DataFrame(list(rows))
+    return ExplanationTable(pd.DataFrame(list(rows)), about={"folder": Path(out)})

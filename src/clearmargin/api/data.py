@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, Unpack
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
-from clearmargin.api.options import ImageOptions, Pathlike, checks_image_options, data_changes, data_settings
-from clearmargin.config import check_config
-from clearmargin.types import Listener
+from clearmargin.api.options import ImageOptions, Pathlike, checks_image_options, data_changes, data_settings, given
+from clearmargin.config import check_config, load_recipe
+from clearmargin.errors import DataError, ImageError, UsageError
+from clearmargin.types import LABEL_NAMES, Listener
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from clearmargin.data.audit import Audit
+    from clearmargin.training.augmented import AugmentedImages
 
 
 @checks_image_options
@@ -55,6 +57,7 @@ def split(
     """
     from clearmargin.data.audit import audit_images
     from clearmargin.data.split import fold_manifest, official_split, split_manifest
+    from clearmargin.tables import SplitTable
 
     config = check_config({"split": {"by": by or "patient", "fractions": list(fractions)}, "seed": seed})
     where = data_settings(data_changes(data, **images))
@@ -64,6 +67,69 @@ def split(
     manifest, unit = audited.manifest, config.split.by
     if folds is not None:
         fold = fold_manifest(manifest, folds, by=unit, seed=seed)
-        return manifest.frame[["path", "patient_id", "label"]].assign(fold=fold)
+        return SplitTable(manifest.frame[["path", "patient_id", "label"]].assign(fold=fold))
     make = official_split if official or manifest.has_official_split else split_manifest
-    return make(manifest, by=unit, fractions=config.split.fractions, seed=seed).table()
+    return SplitTable(make(manifest, by=unit, fractions=config.split.fractions, seed=seed).table())
+
+
+@checks_image_options
+def show_augmentations(
+    data: Pathlike,
+    *,
+    recipe: str = "default",
+    n: int = 4,
+    times: int = 5,
+    seed: int = 0,
+    settings: Mapping[str, Any] | None = None,
+    **images: Unpack[ImageOptions],
+) -> AugmentedImages:
+    """What training makes of a few images, by the code that trains: shown in a notebook, arrays elsewhere.
+
+    Size and greyness are judged by these few images, by all of them in `train`.
+
+    Args:
+        data: a folder of images, or a CSV or Parquet file with path,label.
+        recipe: a recipe's name or a TOML file.
+        n: how many images, half of each class.
+        times: how often each is changed.
+        seed: of the changes.
+        settings: any other setting by its dotted key, as `augment.zoom`.
+        images: which images of `data` are meant, see `ImageOptions`.
+
+    Raises:
+        DataError: nothing there, not one labelled image, or none of those taken can be read.
+        UsageError: `n` or `times` is out of range.
+    """
+    import numpy as np
+
+    from clearmargin.data.audit import read_images
+    from clearmargin.images.preprocess import choose_preprocessing
+    from clearmargin.images.read import read_image
+    from clearmargin.training.adapt import adapt_to_images, are_grey
+    from clearmargin.training.augmented import augment_images
+
+    if not (1 <= n <= 64 and 0 <= times <= 64):
+        raise UsageError(f"{n} images, {times} times: give 1 to 64 images, each to be changed 0 to 64 times.")
+    config = load_recipe(recipe, {**(settings or {}), **given(data_changes(data, **images))})
+    manifest = read_images(config.data)
+    found, labels, reason = [], [], ""
+    for label in range(len(LABEL_NAMES)):
+        rows = np.flatnonzero(manifest.labels() == label)
+        most = n // 2 + (n % 2 if label else 0)
+        for row in rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int)]:
+            path = manifest.frame["path"].iloc[row]
+            try:
+                found.append(read_image(manifest.locate(path), window=config.images.dicom_window))
+            except ImageError as error:
+                reason = f"{path}: {error.reason}"
+                continue
+            labels.append(label)
+    if not found:
+        raise DataError(f"{manifest.root}: none of the images taken can be read, the last is {reason}.")
+    sizes = np.array([(image.shape[1], image.shape[0]) for image in found])
+    spec = choose_preprocessing(config.images, sizes, content=manifest.content)
+    packed = np.stack([spec.apply(image) for image in found])
+    adapted = adapt_to_images(config, images=len(packed), grey=are_grey(packed, content=manifest.content))
+    return augment_images(
+        packed, np.array(labels, np.int8), adapted.augment, times=times, seed=seed, recipe=config.recipe
+    )

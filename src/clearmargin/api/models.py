@@ -264,6 +264,7 @@ def compare(
     """
     from clearmargin.evaluation.comparison import compare_models
     from clearmargin.evaluation.foreign import read_models
+    from clearmargin.tables import ComparisonTable
 
     models = read_models([Path(run) for run in runs], thresholds=thresholds)
-    return compare_models(models, resamples=resamples, seed=seed, listener=listener)
+    return ComparisonTable(compare_models(models, resamples=resamples, seed=seed, listener=listener))

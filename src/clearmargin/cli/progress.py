@@ -8,31 +8,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from clearmargin.errors import one_line
+from clearmargin.report.progress import STAGES, describe_epoch
 from clearmargin.types import Listener
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-_STAGES = {
-    "download": "Downloading",
-    "verify": "Verifying",
-    "unpack": "Unpacking",
-    "draw": "Drawing phantom slides",
-    "audit": "Auditing",
-    "compare": "Looking for copies",
-    "confounding": "Testing what is trivial",
-    "pack": "Packing",
-    "features": "Computing features",
-    "sweep": "Sweeping",
-    "train": "Training",
-    "read": "Reading the Keras file",
-    "export": "Exporting to ONNX",
-    "predict": "Predicting",
-    "evaluate": "Evaluating",
-    "compare models": "Comparing models",
-    "gate": "Learning what to refuse",
-    "report": "Writing the report",
-}
 _IN_BYTES = ("download", "verify")
 _MEGABYTE = 10**6
 _PLAIN_EVERY_S = 10.0
@@ -53,7 +34,7 @@ class PlainListener(Listener):
 
     def stage(self, name: str) -> None:
         self._stage, self._started, self._told, self._is_done = name, time.monotonic(), time.monotonic(), False
-        _say(f"{_STAGES.get(name, name)} …")
+        _say(f"{STAGES.get(name, name)} …")
 
     def advance(self, done: int, total: int) -> None:
         now, is_end = time.monotonic(), done >= total and not self._is_done
@@ -98,7 +79,7 @@ class DrawnListener(Listener):
     def stage(self, name: str) -> None:
         self._finish()
         self._started = time.monotonic()
-        self._stage, self._name = name, _STAGES.get(name, name)
+        self._stage, self._name = name, STAGES.get(name, name)
         self._task = self._progress.add_task(self._name, total=None, amount="", rate="")
         self._progress.start()
         if name in ("export", "gate", "report"):  # nothing to count
@@ -126,15 +107,6 @@ class DrawnListener(Listener):
             self._progress.remove_task(self._task)
             self._task = None
             self._console.print(f"{self._name} done in {time.monotonic() - self._started:.1f} s")
-
-
-def describe_epoch(row: Mapping[str, float]) -> str:
-    """One line for one epoch."""
-    return (
-        f"epoch {row['epoch']:>3.0f}  loss {row['train_loss']:.3f}  accuracy {row['train_accuracy']:.3f}  "
-        f"validation: loss {row['validation_loss']:.3f}  accuracy {row['validation_accuracy']:.3f}  "
-        f"AUROC {row['validation_auroc']:.3f}  ({row['images_per_second']:,.0f} images/s)"
-    )
 
 
 def _amount(stage: str, done: int, total: int) -> str:

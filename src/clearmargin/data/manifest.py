@@ -19,10 +19,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from clearmargin.errors import DataError, UsageError, one_line
+from clearmargin.errors import DataError, UsageError, counted, one_line
+from clearmargin.files import seen_from_here
 from clearmargin.images.archive import has_member
 from clearmargin.images.place import file_of, split_archive
-from clearmargin.types import MANIFEST_COLUMNS, Content, Finding
+from clearmargin.shown import Shown
+from clearmargin.types import LABEL_NAMES, MANIFEST_COLUMNS, Content, Finding
 
 _TEXT = (
     "path",
@@ -40,7 +42,7 @@ _WHOLE = ("x", "y", "width", "height")
 
 
 @dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(Shown):
     """The table of images, where it came from, and what was noticed while it was read.
 
     `frame` has the columns of `types.MANIFEST_COLUMNS` and a plain 0..N-1 index. `files_found` counts
@@ -62,6 +64,17 @@ class Manifest:
 
     def __len__(self) -> int:
         return len(self.frame)
+
+    def __repr__(self) -> str:
+        return f"Manifest of {one_line(seen_from_here(self.root))[:200]}: {self.describe()}"
+
+    def describe(self) -> str:
+        """How many images of which class, and of how many patients."""
+        labels = self.labels()
+        classes = ", ".join(f"{int((labels == label).sum()):,} {name}" for label, name in enumerate(LABEL_NAMES))
+        patients = counted(int(self.frame["patient_id"].nunique()), "patient", "patients")
+        whose = patients if self.knows_patients else "unknown patients"
+        return f"{counted(len(self), 'image', 'images')} ({classes}) of {whose}"
 
     @property
     def knows_patients(self) -> bool:

@@ -6,6 +6,7 @@ torch weights must give what the exported network gave. Memory is bounded by one
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -75,6 +76,16 @@ class Explained:
     prediction: Prediction
     pixels: Pixels | None = None
     explanations: tuple[Explanation, ...] = ()
+
+    def _repr_png_(self) -> bytes | None:
+        """The picture that `explain` writes, for notebooks; None of an image that was refused."""
+        if self.pixels is None or not self.explanations:
+            return None
+        from clearmargin.explanation.picture import draw_picture  # noqa: PLC0415  (it imports this module)
+
+        stream = io.BytesIO()
+        draw_picture(self.pixels, self.explanations).save(stream, "PNG")
+        return stream.getvalue()
 
 
 class Explainer:

@@ -20,7 +20,8 @@ from clearmargin.bundle.read import Bundle, read_bundle
 from clearmargin.bundle.schema import Context, Decisions
 from clearmargin.context import Cells
 from clearmargin.decision import probability
-from clearmargin.errors import BundleError, DataError, ImageError, UsageError
+from clearmargin.errors import BundleError, DataError, ImageError, UsageError, one_line
+from clearmargin.files import seen_from_here
 from clearmargin.images.fields import make_thumbnails
 from clearmargin.images.limits import Limits, Pixels, check_pixels
 from clearmargin.images.read import read_encoded
@@ -31,6 +32,7 @@ from clearmargin.predict.pooled import pool_predictions
 from clearmargin.predict.records import records_of_paths, records_of_rows
 from clearmargin.predict.session import Runs, Session
 from clearmargin.predict.similar import SimilarCases, check_similar, similar_rows
+from clearmargin.shown import Shown
 from clearmargin.types import NOT_GATED, Decision, LevelName, PooledPrediction, Prediction, Record, SimilarCase
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ _UNLIKE = "unlike"
 """Kind of the error for a size that the gate refuses: the image could be read."""
 
 
-class Predictor:
+class Predictor(Shown):
     """Decides on images with a bundle, and refuses those that are unlike what its model was shown.
 
     Safe to share between threads.
@@ -69,6 +71,9 @@ class Predictor:
         session = self._open("model.onnx", bundle.model.preprocessing.shape)
         self._session: Runs = session if share is None else share(session)
         self._context = bundle.model.context
+
+    def __repr__(self) -> str:
+        return f"Predictor of {one_line(seen_from_here(self.bundle.folder))}"
 
     @property
     def is_gated(self) -> bool:
@@ -131,6 +136,8 @@ class Predictor:
         """
         import pandas as pd  # noqa: PLC0415  (a third of a second that one image should not pay)
 
+        from clearmargin.tables import PredictionTable  # noqa: PLC0415
+
         if isinstance(images, pd.DataFrame):
             if "path" not in images:
                 raise DataError(f"the table has no column 'path'; found {', '.join(map(str, images.columns))}.")
@@ -139,9 +146,15 @@ class Predictor:
             records = list(records_of_rows(rows, where="the table"))
         else:
             records = records_of_paths(images)
-        predictions = self.predict_records(records, context=context, similar=similar)
+        predictions = list(self.predict_records(records, context=context, similar=similar))
         keys = [*PREDICTION_KEYS, *([SIMILAR_KEY] if similar else [])]
-        return pd.DataFrame([prediction_row(prediction) for prediction in predictions], columns=keys)
+        table = pd.DataFrame([prediction_row(prediction) for prediction in predictions], columns=keys)
+        about = {
+            "alone": self.bundle.model,
+            "context": self._context,
+            "in_context": [each.in_context for each in predictions],
+        }
+        return PredictionTable(table, about=about)
 
     def predict_records(
         self, records: Iterable[Record], *, context: bool = True, similar: int = 0

@@ -161,18 +161,19 @@ def _thumbnail(path: str, load_image: LoadImage, *, root: str, label: str) -> Th
     return Thumbnail(name, file_name, label, source, width, height, deep=image.dtype == np.uint16)
 
 
-def data_uri(image: Pixels) -> tuple[str, int, int]:
-    """The image as a data URI no larger than `LONGEST_PX`, and its width and height in pixels.
+def data_uri(image: Pixels, *, longest_px: int = LONGEST_PX) -> tuple[str, int, int]:
+    """The image as a data URI, and its width and height in pixels.
 
     A smaller image keeps its size; PNG or JPEG, whichever is shorter.
 
     Args:
         image: (H, W, 1) grey or (H, W, 3) RGB, uint8 or uint16.
+        longest_px: of its longer side, at most.
     """
     values = to_bytes(image)
     picture = Image.fromarray(values[..., 0] if values.shape[2] == 1 else values)
-    if max(picture.size) > LONGEST_PX:
-        picture.thumbnail((LONGEST_PX, LONGEST_PX), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    if max(picture.size) > longest_px:
+        picture.thumbnail((longest_px, longest_px), Image.Resampling.LANCZOS, reducing_gap=3.0)
     candidates = [
         ("png", _encoded(picture, "PNG", optimize=True)),
         ("jpeg", _encoded(picture, "JPEG", quality=85, optimize=True)),

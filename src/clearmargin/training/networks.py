@@ -6,11 +6,13 @@ decides can be chosen on all of these patients instead of the few that validatio
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from clearmargin.models.contract import Classifier
@@ -85,6 +87,7 @@ def train_networks(
     Raises:
         ClearmarginError: as `train_one`.
     """
+    note_of_load(listener)
     if parts is None:
         return Trained((train_one(data, config, run, fingerprint),))
     networks = []
@@ -101,6 +104,17 @@ def train_networks(
         networks.append(train_one(part, config.model_copy(update={"seed": seed}), folder, f"{fingerprint} {number}"))
     write_history(run / "history.csv", _mean_history([network.history for network in networks]))
     return Trained(tuple(networks), parts)
+
+
+def note_of_load(listener: Listener) -> None:
+    """Tells the listener when others keep the cores busy: threads that wait for each other then wait for those too."""
+    cores, threads = os.cpu_count() or 1, torch.get_num_threads()
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if threads > 1 and load > 1.5 * cores and not torch.cuda.is_available():
+        listener.note(
+            f"This machine is busy (load {load:.0f} on {cores} cores), and {threads} threads may train far more slowly "
+            "than one: OMP_NUM_THREADS=1 before the command gives it one."
+        )
 
 
 def fewest_trained_on(data: TrainingImages, parts: NDArray[np.intp] | None) -> int:

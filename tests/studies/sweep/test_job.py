@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from tests.studies.sweep.conftest import SETTINGS, SPACE
+from tests.studies.sweep.conftest import SETTINGS, SPACE, write_parts
 
 import clearmargin
 from clearmargin.config import load_recipe
@@ -200,13 +200,8 @@ def _sweep(data: Path, tmp_path: Path, **options: Any) -> None:
     (tmp_path / "space.toml").write_text(SPACE)
     given: dict[str, Any] = {"recipe": "larger_model", "folds": 2, "epochs": 1, "split": tmp_path / "parts.csv"}
     given |= {"settings": SETTINGS, "space": tmp_path / "space.toml"} | options
-    _write_parts(tmp_path / "parts.csv")
+    write_parts(tmp_path / "parts.csv")
     clearmargin.sweep(data, tmp_path / "out", **given)
-
-
-def _write_parts(path: Path) -> None:
-    parts = ["train"] * 6 + ["validation"] * 2 + ["test"] * 2
-    pd.DataFrame({"patient_id": [f"P{number:02}" for number in range(10)], "split": parts}).to_csv(path, index=False)
 
 
 def _states(folder: Path) -> list[str]:

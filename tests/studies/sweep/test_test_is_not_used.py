@@ -72,6 +72,7 @@ def test_no_trial_is_given_an_image_of_test(
     split, folds = pd.read_csv(folder / "split.csv"), pd.read_csv(folder / "folds.csv")
     test = split["split"] == "test"
     assert test.any()
+    assert np.flatnonzero(test)[0] < np.flatnonzero(~test)[-1]
     assert not set(folds["path"]) & set(split["path"][test])
     assert set(folds["patient_id"]).isdisjoint(TEST)
     assert len(given) == 4

@@ -23,7 +23,7 @@ from clearmargin.data.audit.balance import find_imbalance
 from clearmargin.data.audit.checks import CHECKS
 from clearmargin.data.audit.confounding import find_confounding
 from clearmargin.data.audit.copies import doubt_common, find_near_duplicates
-from clearmargin.data.audit.glance import describe_audit, tabulate_audit
+from clearmargin.data.audit.glance import describe_audit
 from clearmargin.data.audit.orientation import find_orientation
 from clearmargin.data.audit.quality import find_quality_problems
 from clearmargin.data.audit.scan import Scan, scan_images
@@ -35,6 +35,7 @@ from clearmargin.data.sources.options import SourceOptions
 from clearmargin.errors import AuditBlocked, counted, one_line
 from clearmargin.images.read import FORMAT_OF_EXTENSION
 from clearmargin.settings import DataSettings
+from clearmargin.shown import Shown
 from clearmargin.types import LABEL_NAMES, Finding, Listener, Severity
 
 DEFAULT_TOLERANCE = 0.01
@@ -53,7 +54,7 @@ class Quarantined:
 
 
 @dataclass(frozen=True, slots=True)
-class Audit:
+class Audit(Shown):
     """The result: the images that can be used, what was found, and the files left out.
 
     `manifest` has width, height and sha256 filled in and holds usable images only; `facts` says of each how its
@@ -68,9 +69,6 @@ class Audit:
 
     def __repr__(self) -> str:
         return describe_audit(self)
-
-    def _repr_html_(self) -> str:
-        return tabulate_audit(self)
 
     @property
     def blocking(self) -> tuple[Finding, ...]:
@@ -138,6 +136,12 @@ class Audit:
 
 def audit_images(data: DataSettings, *, ignore_official: bool = False, listener: Listener = Listener()) -> Audit:
     """The audit of the images that the settings name; see `audit_manifest`."""
+    manifest = read_images(data)
+    return audit_manifest(manifest, tolerance=data.tolerance, ignore_official=ignore_official, listener=listener)
+
+
+def read_images(data: DataSettings) -> Manifest:
+    """The manifest of the images that the settings name, as it is before any file is opened."""
     options = SourceOptions(
         view=data.view,
         normal=data.normal,
@@ -152,7 +156,7 @@ def audit_images(data: DataSettings, *, ignore_official: bool = False, listener:
             manifest = pseudonymise(manifest, read_key())
         if data.exclude_file is not None:
             manifest = exclude_paths(manifest, Path(data.exclude_file))
-    return audit_manifest(manifest, tolerance=data.tolerance, ignore_official=ignore_official, listener=listener)
+    return manifest
 
 
 def audit_manifest(

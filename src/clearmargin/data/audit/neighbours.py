@@ -39,7 +39,7 @@ _NEAREST = 6
 _CHUNK = 4_096
 _HITS = 5
 """Pairs that a cell may yield for each image that looks into it, on average, before only a few of each image count."""
-_WAITING = 4_000_000
+_WAITING = 1_000_000
 """Pairs that may lie in memory until only the best of each image are kept."""
 
 
