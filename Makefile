@@ -1,13 +1,14 @@
 # make demo    the main job on phantom data, nothing to download
 # make test    every test, in WORKERS (2) processes
 # make check   lint, types, architecture and tests, as CI does
+# make docs    write the pages that are made from the code; make site builds them all into site/
 # make fuzz    attack every reader for MINUTES (10) with inputs that are new each time
 
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo setup test check lint types architecture fuzz bench docs notebooks clean
+.PHONY: demo setup test check lint types architecture fuzz bench docs site notebooks clean
 
 demo: setup
 	$(BIN)/clearmargin demo --out demo
@@ -52,15 +53,22 @@ notebooks: .venv/.installed-dev
 	$(BIN)/python notebooks/write.py
 
 docs: .venv/.installed
-	$(BIN)/python docs/write_settings.py
+	$(BIN)/python -m docs.writing
+
+site: docs .venv/.installed-docs
+	$(BIN)/zensical build
 
 clean:
-	rm -rf .venv demo build dist
+	rm -rf .venv demo build dist site
 
 .venv/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(PIP) --upgrade 'pip>=25.1'
 	$(PIP) --editable .
+	touch $@
+
+.venv/.installed-docs: .venv/.installed
+	$(PIP) --group docs
 	touch $@
 
 .venv/.installed-dev: .venv/.installed

@@ -1,59 +1,26 @@
-"""The documents describe the code as it is."""
+"""The documents describe the code as it is; what they show is run in `docs/`."""
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import shlex
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from tests.bundle.small_bundle import write_working
+from tests.docs.shown import DOCUMENTS
 
 import clearmargin
-from clearmargin.cli import COMMANDS
 from clearmargin.config import recipe_names
 from clearmargin.data.phantom import draw_patch
 from clearmargin.images.preprocess import Preprocessing
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-
-
-def test_settings_page_is_current() -> None:
-    spec = importlib.util.spec_from_file_location("write_settings", ROOT / "docs" / "write_settings.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    assert (ROOT / "docs" / "settings.md").read_text() == module.settings_page(), "run make docs"
 
 
 def test_every_recipe_is_described() -> None:
     text = (ROOT / "docs" / "recipes.md").read_text()
     assert all(f"`{name}`" in text for name in recipe_names())
-
-
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_links_inside_the_project_lead_somewhere(document: Path) -> None:
-    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text()):
-        assert (document.parent / target).exists(), target
-
-
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_every_command_line_shown_is_one_that_exists(document: Path) -> None:
-    from typer.main import get_command
-
-    from clearmargin.cli import build_app
-
-    commands = get_command(build_app()).commands  # type: ignore[attr-defined]
-    for line in re.findall(r"^(?:\.venv/bin/)?clearmargin (.+)$", document.read_text(), flags=re.MULTILINE):
-        words = shlex.split(line, comments=True)
-        assert words[0] in COMMANDS, line
-        parameters = commands[words[0]].params
-        known = {option for each in parameters for option in (*each.opts, *each.secondary_opts)}
-        assert {word for word in words if word.startswith("--")} <= known | {"--help"}, line
 
 
 def test_the_tree_lists_every_source_file() -> None:

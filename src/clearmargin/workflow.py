@@ -68,19 +68,20 @@ class Run(Shown):
     """A finished run on disk."""
 
     folder: Path
+    """The run folder."""
 
     def __repr__(self) -> str:
         return f"Run in {one_line(seen_from_here(self.folder))}"
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """metrics.json."""
+        """Every figure with its interval: the contents of metrics.json."""
         content: dict[str, Any] = json.loads((self.folder / "metrics.json").read_text(encoding="utf-8"))
         return content
 
     @property
     def bundle(self) -> Path:
-        """The bundle folder."""
+        """The folder of the bundle, which is the model to carry away."""
         return self.folder / "bundle"
 
     @property

@@ -121,13 +121,14 @@ def import_keras(
 
 
 def _fraction(value: str | float, name: str) -> Fraction:
-    """A number, or a fraction such as 1/255, exactly.
+    """A number, or a fraction such as 1/255 or 1/127.5, exactly.
 
     Raises:
         UsageError: neither.
     """
+    above, slash, below = str(value).partition("/")
     try:
-        number = Fraction(str(value).strip())
+        number = Fraction(above.strip()) / (Fraction(below.strip()) if slash else 1)
     except (ValueError, ZeroDivisionError):
         raise UsageError(f"--{name} {value}: give a number or a fraction, as 1/255.") from None
     if abs(number) > 10**6 or (number != 0 and abs(number) < Fraction(1, 10**9)):

@@ -47,7 +47,7 @@ def train(
     """The main job: audit, split, pack, train, evaluate, export, report.
 
     Args:
-        data: a folder of images, or a CSV or Parquet file with path,label.
+        data: a folder of images, a `.zip` of one, an `.npz`, or a CSV or Parquet file with path,label.
         out: the run folder to make, or to go on with when `resume`.
         recipe: a recipe's name or a TOML file; when None `default`, for a pretrained model `transfer`.
         model: another architecture than the recipe's; also `squeezenet` or `timm:NAME`.
@@ -67,7 +67,7 @@ def train(
         track: follow the run elsewhere too: `tensorboard`, `tensorboard:DIR`, `mlflow` or `mlflow:URI`, one or both.
         command: what the user typed, for the report.
         listener: hears how the job goes on.
-        images: which images of `data` are meant, see `ImageOptions`.
+        images: which images of `data` are meant, as `ImageOptions` lists them.
 
     Raises:
         ClearmarginError: one line with what, where and the fix; nothing that looks complete is left.
@@ -121,14 +121,14 @@ def evaluate(
     Args:
         model: a bundle folder, a run folder or a `.clearmargin` file; or a CSV or Parquet file of any software with
             path, label and probability, and then `data` is None.
-        data: a folder of images, or a CSV or Parquet file with path,label.
+        data: a folder of images, a `.zip` of one, an `.npz`, or a CSV or Parquet file with path,label.
         out: the folder to make, with the files of a run.
         threshold: of a table whose decisions do not tell it.
         prevalence: share of malignant images for which PPV and NPV are also given.
         settings: of the section `evaluate`, by dotted key; what the bundle decides is not among them.
         command: what the user typed, for the report.
         listener: hears how the job goes on.
-        images: which images of `data` are meant, see `ImageOptions`.
+        images: which images of `data` are meant, as `ImageOptions` lists them.
 
     Raises:
         ClearmarginError: one line with what, where and the fix.
@@ -170,7 +170,7 @@ def calibrate(
         coverage: as in `train`.
         settings: of the section `evaluate`, by dotted key.
         listener: hears how the job goes on.
-        images: which images of `data` are meant, see `ImageOptions`.
+        images: which images of `data` are meant, as `ImageOptions` lists them.
 
     Raises:
         ClearmarginError: one line with what, where and the fix.
@@ -203,7 +203,8 @@ def optimism(
     """What a random split of images would have promised, and what new patients get: the contents of optimism.json.
 
     Args:
-        data: a folder of images, or a CSV or Parquet file with path,label; every image needs a patient.
+        data: a folder of images, a `.zip` of one, an `.npz`, or a CSV or Parquet file with path,label; every image
+            needs a patient.
         out: the folder to make, or to go on with when `resume`.
         recipe: a recipe's name or a TOML file.
         folds: of each cross-validation; the recipe is trained twice as often.
@@ -215,7 +216,7 @@ def optimism(
         track: as in `train`.
         command: what the user typed.
         listener: hears how the job goes on.
-        images: which images of `data` are meant, see `ImageOptions`.
+        images: which images of `data` are meant, as `ImageOptions` lists them.
 
     Raises:
         ClearmarginError: one line with what, where and the fix.

@@ -26,7 +26,7 @@ def evaluate(
     *,
     out: Annotated[Path, typer.Option(help="The folder to make, with the files of a run.")],
     threshold: Annotated[
-        float | None, typer.Option(help="Of a table whose decisions do not tell it: malignant at or above.")
+        float | None, typer.Option(help="For a table without decisions: malignant at or above this probability.")
     ] = None,
     prevalence: Prevalence = None,
     settings: Settings = None,

@@ -31,9 +31,7 @@ def explain(
     out: Annotated[Path, typer.Option(help="The folder to make.")],
     method: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="NAME", help="How to explain, can be given several times; 'all' for all. See docs/explain.md."
-        ),
+        typer.Option(metavar="NAME", help="How to explain, see docs/explain.md; 'all' for all."),
     ] = None,
     alpha: Annotated[float, typer.Option(min=0.05, max=1.0, help="How much of the image full colour hides.")] = 0.6,
     pictures: Annotated[bool, typer.Option("--pictures/--no-pictures", help="Write a PNG of each.")] = True,
@@ -43,7 +41,10 @@ def explain(
     ] = True,
     frame: Frame = None,
     gate: Gated = True,
-    output: Annotated[Literal["table", "json"], typer.Option("--format", help="json is one object a line.")] = "table",
+    output: Annotated[
+        Literal["table", "json"],
+        typer.Option("--format", help="How to list what was written; json is one object a line."),
+    ] = "table",
 ) -> None:
     """Show which places of images moved the network: evidence for it, not for disease."""
     from clearmargin import api

@@ -23,15 +23,20 @@ def import_keras(
             help="Pixels 0 to 255 are multiplied by it [default: 1/255, or 1 if the network rescales from 0 to 255]."
         ),
     ] = None,
-    offset: Annotated[str, typer.Option(help="And this is added.")] = "0",
-    channels: Annotated[Literal["rgb", "bgr"], typer.Option(help="Their order as the network was trained.")] = "rgb",
+    offset: Annotated[str, typer.Option(help="Added to the pixels after --scale.")] = "0",
+    channels: Annotated[
+        Literal["rgb", "bgr"], typer.Option(help="The order of the channels as the network was trained.")
+    ] = "rgb",
     size: Annotated[
-        str | None, typer.Option(metavar="W,H", help="For a network that takes images of any size.")
+        str | None,
+        typer.Option(metavar="W,H", help="Width and height in pixels, for a network that takes images of any size."),
     ] = None,
     fit: Annotated[
         Literal["pad", "stretch"], typer.Option(help="How images of another size become that size.")
     ] = "stretch",
-    recipe: Annotated[str | None, typer.Option(help="Whose network it is, where the file holds weights alone.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="The recipe whose network it is, where the file holds weights alone.")
+    ] = None,
 ) -> None:
     """Make a bundle from a Keras model; nothing in the file is run."""
     from clearmargin import api

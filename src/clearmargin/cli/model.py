@@ -32,11 +32,16 @@ def model(
         ),
     ] = None,
     size: Annotated[
-        str | None, typer.Option(metavar="W,H", help="Of the images in pixels; the recipe's if not given, else 50,50.")
+        str | None,
+        typer.Option(
+            metavar="W,H", help="Width and height of the images in pixels; the recipe's if not given, else 50,50."
+        ),
     ] = None,
-    channels: Annotated[Literal["1", "3"] | None, typer.Option(help="1 is grey, 3 is RGB.")] = None,
+    channels: Annotated[
+        Literal["1", "3"] | None, typer.Option(help="Channels of the images: 1 is grey, 3 is RGB.")
+    ] = None,
     svg: Annotated[Path | None, typer.Option(help="Draw a picture into this file, ending in .svg.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
     """Show the layers of a model, with shapes, parameters and multiply-adds."""
     from clearmargin.errors import UsageError, one_line

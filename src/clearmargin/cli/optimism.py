@@ -18,7 +18,9 @@ def optimism(
     data: Data,
     out: Annotated[Path, typer.Option(help="The folder to make.")],
     recipe: Annotated[str, typer.Option(help="A recipe's name, or a TOML file.")] = "default",
-    folds: Annotated[int, typer.Option(help="Of each cross-validation; the recipe is trained twice as often.")] = 5,
+    folds: Annotated[
+        int, typer.Option(help="Folds of each cross-validation; the recipe is trained twice as often.")
+    ] = 5,
     repeats: Annotated[int, typer.Option(help="How often to do it all, each time with other folds.")] = 1,
     epochs: Annotated[int | None, typer.Option(help="Number of epochs, instead of the recipe's.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of folds, weights and batches.")] = None,

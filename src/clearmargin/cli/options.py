@@ -26,45 +26,57 @@ IMAGE_OPTIONS: dict[str, tuple[Any, Any]] = {
     "patient_regex": (
         Annotated[
             str | None,
-            typer.Option(metavar="RE", help="Takes the patient from each path: its group 'patient', or the first."),
+            typer.Option(
+                metavar="RE",
+                help="A regular expression that finds the patient in each path: its group 'patient', or its first.",
+            ),
         ],
         None,
     ),
-    "source": (Annotated[str | None, typer.Option(help="The layout of DATA; recognised when not given.")], None),
+    "source": (
+        Annotated[
+            str | None, typer.Option(help="The layout of DATA, a name from docs/data.md; recognised when not given.")
+        ],
+        None,
+    ),
     "exclude": (Annotated[Path | None, typer.Option(help="A text file with one path a line to leave out.")], None),
     "tolerance": (
-        Annotated[float | None, typer.Option(help="Share of unusable files to go on without; 0.01 by default.")],
+        Annotated[
+            float | None,
+            typer.Option(help="Share of unusable files up to which the job goes on without them; 0.01 by default."),
+        ],
         None,
     ),
     "labels": (
         Annotated[
             Path | None,
-            typer.Option(help="Of DICOM folders: a CSV with labels by StudyInstanceUID, SOPInstanceUID or path."),
+            typer.Option(help="For DICOM folders: a CSV with labels by StudyInstanceUID, SOPInstanceUID or path."),
         ],
         None,
     ),
     "view": (
         Annotated[
             Literal["full", "crop"] | None,
-            typer.Option(help="Full images, or a crop around each lesion; full by default."),
+            typer.Option(help="Take full images, or a crop around each lesion; full by default."),
         ],
         None,
     ),
     "normal": (
         Annotated[
-            Literal["exclude", "benign"] | None, typer.Option(help="Images without any lesion; excluded by default.")
+            Literal["exclude", "benign"] | None,
+            typer.Option(help="What becomes of images without any lesion; excluded by default."),
         ],
         None,
     ),
     "magnification": (
         Annotated[
             str | None,
-            typer.Option(metavar="40,100,…", help="Of BreaKHis: magnifications to take; all by default."),
+            typer.Option(metavar="40,100,…", help="For BreaKHis: the magnifications to take; all by default."),
         ],
         None,
     ),
     "frame": (
-        Annotated[int | None, typer.Option(help="Of DICOM files with several frames: the one to take, from 1.")],
+        Annotated[int | None, typer.Option(help="For DICOM files with several frames: the one to take, from 1.")],
         None,
     ),
     "pseudonymise": (
@@ -83,7 +95,7 @@ Coverage = Annotated[
     ),
 ]
 Prevalence = Annotated[
-    float | None, typer.Option(help="Also PPV and NPV where so large a share of images is malignant, say 0.01.")
+    float | None, typer.Option(help="Also give PPV and NPV where this share of images is malignant, say 0.01.")
 ]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other setting; see docs/settings.md.")

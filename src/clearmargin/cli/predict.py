@@ -40,7 +40,10 @@ def predict(
     ],
     output: Annotated[
         Literal["table", "json", "csv"] | None,
-        typer.Option("--format", help="json is one object a line. A table, or what the name of --out says."),
+        typer.Option(
+            "--format",
+            help="How to write the answers; json is one object a line. By default as --out is named, or a table.",
+        ),
     ] = None,
     out: Annotated[
         Path | None,
@@ -48,15 +51,16 @@ def predict(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the file of --out where it ends.")] = False,
     level: Annotated[
-        Literal["image", "slide", "patient"], typer.Option(help="What is decided: each image, slide or patient.")
+        Literal["image", "slide", "patient"], typer.Option(help="What is decided on: each image, slide or patient.")
     ] = "image",
     frame: Frame = None,
     context: Annotated[
         bool,
-        typer.Option("--context/--no-context", help="Neighbours of a patch count, where places are known."),
+        typer.Option("--context/--no-context", help="Let the neighbours of a patch count, where places are known."),
     ] = True,
     similar: Annotated[
-        int | None, typer.Option(metavar="K", min=1, max=50, help="Also the K training images most like each, 1 to 50.")
+        int | None,
+        typer.Option(metavar="K", min=1, max=50, help="Also show the K training images most like each, 1 to 50."),
     ] = None,
     gate: Gated = True,
 ) -> None:

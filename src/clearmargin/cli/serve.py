@@ -16,27 +16,32 @@ def serve(
         list[Path], typer.Argument(metavar="BUNDLE…", help="Bundle folders, run folders or .clearmargin files.")
     ],
     host: Annotated[str, typer.Option(help="The address; one that others can reach needs a token.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")] = 8000,
     token_file: Annotated[
         Path | None, typer.Option(help="A file with the token that requests must bring; or CLEARMARGIN_TOKEN.")
     ] = None,
     state: Annotated[Path | None, typer.Option(help="The folder for jobs; one in your home by default.")] = None,
     keep_hours: Annotated[
-        float, typer.Option(min=0, help="How long the answers of a job are kept after its end.")
+        float, typer.Option(min=0, help="Hours that the answers of a job are kept after its end.")
     ] = 24.0,
     gate: Gated = True,
     batching: Annotated[
-        bool, typer.Option("--batching/--no-batching", help="Requests that come together share a run of the network.")
+        bool,
+        typer.Option("--batching/--no-batching", help="Let requests that come together share a run of the network."),
     ] = True,
-    grace: Annotated[float, typer.Option(min=1, help="Seconds that requests under way have at the end.")] = 30.0,
-    seconds: Annotated[float, typer.Option(min=1, help="Of work on one request.")] = 60.0,
-    body_seconds: Annotated[float, typer.Option(min=1, help="Until the body of a request has come.")] = 60.0,
-    concurrency: Annotated[int, typer.Option(min=1, max=512, help="Requests with images under way at once.")] = 64,
-    max_files: Annotated[int, typer.Option(min=1, help="Of a request, members of zips counted.")] = 2_000,
-    max_file_bytes: Annotated[int, typer.Option(min=1, help="Of one file.")] = 64 << 20,
-    max_request_bytes: Annotated[int, typer.Option(min=1, help="Of a request, unpacked.")] = 512 << 20,
-    max_pixels: Annotated[int, typer.Option(min=1, help="Of one image.")] = 40_000_000,
-    max_jobs: Annotated[int, typer.Option(min=1, help="That are not done.")] = 100,
+    grace: Annotated[
+        float, typer.Option(min=1, help="Seconds that requests under way are given when the server ends.")
+    ] = 30.0,
+    seconds: Annotated[float, typer.Option(min=1, help="Most seconds of work on one request.")] = 60.0,
+    body_seconds: Annotated[
+        float, typer.Option(min=1, help="Most seconds until the body of a request has come.")
+    ] = 60.0,
+    concurrency: Annotated[int, typer.Option(min=1, max=512, help="Most requests with images under way at once.")] = 64,
+    max_files: Annotated[int, typer.Option(min=1, help="Most files of a request, members of zips counted.")] = 2_000,
+    max_file_bytes: Annotated[int, typer.Option(min=1, help="Most bytes of one file.")] = 64 << 20,
+    max_request_bytes: Annotated[int, typer.Option(min=1, help="Most bytes of a request, unpacked.")] = 512 << 20,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Most pixels of one image.")] = 40_000_000,
+    max_jobs: Annotated[int, typer.Option(min=1, help="Most jobs that are not done.")] = 100,
 ) -> None:
     """Answer over HTTP with trained bundles: a page for people, an API for programs. Ends with Ctrl-C."""
     from clearmargin.web.app import make_app

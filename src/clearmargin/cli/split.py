@@ -17,10 +17,15 @@ _HEADERS = ("path,patient_id,label,split", "path,patient_id,label,fold")
 def split(
     data: Data,
     out: Annotated[Path, typer.Option(help="The CSV to write.")],
-    by: Annotated[Literal["patient", "image"] | None, typer.Option(help="What a fresh split keeps together.")] = None,
-    fractions: Annotated[str, typer.Option(help="Train, validation and test.")] = "0.8,0.1,0.1",
-    folds: Annotated[int | None, typer.Option(help="Cross-validation folds instead of three parts.")] = None,
-    official: Annotated[bool, typer.Option("--official", help="The split that comes with the data.")] = False,
+    by: Annotated[
+        Literal["patient", "image"] | None,
+        typer.Option(help="What a fresh split keeps on one side: all images of a patient, or each image."),
+    ] = None,
+    fractions: Annotated[str, typer.Option(help="Shares of train, validation and test.")] = "0.8,0.1,0.1",
+    folds: Annotated[
+        int | None, typer.Option(help="Write so many folds for cross-validation, instead of three parts.")
+    ] = None,
+    official: Annotated[bool, typer.Option("--official", help="Write the split that comes with the data.")] = False,
     seed: Annotated[int, typer.Option(help="The same seed and data give the same split.")] = 0,
     *,
     images: dict[str, Any],

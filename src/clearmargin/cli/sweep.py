@@ -20,10 +20,15 @@ def sweep(
     space: Annotated[Path, typer.Option(metavar="FILE", help="A TOML file with the settings to search.")],
     trials: Annotated[int, typer.Option(help="How many to try; the first is the recipe's own settings.")],
     recipe: Annotated[str, typer.Option(help="A recipe's name, or a TOML file.")] = "default",
-    folds: Annotated[int, typer.Option(help="Of patients of train and validation; each trial is judged by them.")] = 3,
+    folds: Annotated[
+        int, typer.Option(help="Folds of the patients of train and validation by which each trial is judged.")
+    ] = 3,
     jobs: Annotated[int, typer.Option(help="How many trials to train at a time.")] = 1,
     split: Annotated[Path | None, typer.Option(help="A CSV with path (or patient_id) and split to use.")] = None,
-    by: Annotated[Literal["patient", "image"] | None, typer.Option(help="What a fresh split keeps together.")] = None,
+    by: Annotated[
+        Literal["patient", "image"] | None,
+        typer.Option(help="What a fresh split keeps on one side: all images of a patient, or each image."),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Number of epochs, instead of the recipe's.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of split, folds, weights, batches and the search.")] = None,
     pruner: Annotated[

@@ -19,27 +19,40 @@ def train(
     recipe: Annotated[str | None, typer.Option(help="A recipe's name, or a TOML file; 'default' if not given.")] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="Another architecture than the recipe's; pretrained: squeezenet, timm:NAME."),
+        typer.Option(
+            help="Another architecture than the recipe's, see 'clearmargin model'; pretrained: squeezenet, timm:NAME."
+        ),
     ] = None,
     weights: Annotated[
-        str | None, typer.Option(metavar="FILE|hub", help="Of those: pretrained weights, or 'hub' to fetch timm's own.")
+        str | None,
+        typer.Option(metavar="FILE|hub", help="Weights of a pretrained model: a file, or 'hub' to fetch timm's own."),
     ] = None,
-    by: Annotated[Literal["patient", "image"] | None, typer.Option(help="What a fresh split keeps together.")] = None,
+    by: Annotated[
+        Literal["patient", "image"] | None,
+        typer.Option(
+            help="What a fresh split keeps on one side: all images of a patient, or each image; patient by default."
+        ),
+    ] = None,
     split: Annotated[Path | None, typer.Option(help="A CSV with path (or patient_id) and split to use.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Number of epochs, instead of the recipe's.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of split, weights and batches.")] = None,
-    folds: Annotated[int | None, typer.Option(help="Cross-validate: each patient is tested once.")] = None,
-    repeats: Annotated[
-        int | None, typer.Option(help="How often to cross-validate, with other folds each time.")
+    folds: Annotated[
+        int | None, typer.Option(help="Cross-validate with so many folds: each patient is tested once.")
     ] = None,
-    seeds: Annotated[int | None, typer.Option(help="Train so many networks on the split, to see their spread.")] = None,
+    repeats: Annotated[int | None, typer.Option(help="Cross-validate so often, with other folds each time.")] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(help="Train so many networks on the same split, to see how far luck moves the figures."),
+    ] = None,
     coverage: Coverage = None,
     prevalence: Prevalence = None,
     settings: Settings = None,
     target_sensitivity: Annotated[
         float | None, typer.Option(help="Choose the threshold that reaches this sensitivity on validation.")
     ] = None,
-    deterministic: Annotated[bool, typer.Option("--deterministic", help="Bit for bit the same each time.")] = False,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="Give bit for bit the same result each time.")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
     track: Track = None,
     *,

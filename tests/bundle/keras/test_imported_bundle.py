@@ -154,6 +154,7 @@ def test_a_graph_that_someone_signed_anew_is_checked(bundle: Path, tmp_path: Pat
     [
         (["--size", "50"], 2, "--size 50: give width and height"),
         (["--scale", "1/0"], 2, "--scale 1/0: give a number or a fraction"),
+        (["--scale", "1/"], 2, "--scale 1/: give a number or a fraction"),
         (["--scale", "nan"], 2, "--scale nan"),
         (["--scale", "-1"], 2, "--scale -1: must be above 0"),
         (["--scale", "1e-300"], 2, "beyond what pixels"),

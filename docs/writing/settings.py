@@ -1,8 +1,7 @@
-"""Writes docs/settings.md from the settings classes, so that it cannot differ from them."""
+"""The text of docs/settings.md, from the settings classes, so that it cannot differ from them."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
@@ -55,7 +54,7 @@ def _values(annotation: Any, metadata: list[Any]) -> str:
     if get_origin(annotation) is not None and all(isinstance(value, str | int) for value in get_args(annotation)):
         return ", ".join(f"`{value}`" for value in get_args(annotation))
     bounds = [
-        f"{sign} {getattr(bound, key):g}"
+        f"{sign} {_number(getattr(bound, key))}"
         for bound in metadata
         for key, sign in (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<"))
         if hasattr(bound, key)
@@ -63,5 +62,5 @@ def _values(annotation: Any, metadata: list[Any]) -> str:
     return ", ".join(bounds)
 
 
-if __name__ == "__main__":
-    (Path(__file__).parent / "settings.md").write_text(settings_page(), encoding="utf-8")
+def _number(bound: float) -> str:
+    return f"{int(bound):,}" if float(bound).is_integer() else f"{bound:g}"
