@@ -1,7 +1,7 @@
 # make demo    the main job on phantom data, nothing to download
 # make test    every test, in WORKERS (2) processes
 # make check   lint, types, architecture and tests, as CI does
-# make docs    write the pages that are made from the code; make site builds them all into site/
+# make docs    write the pages and draw the pictures that are made from the code; make site builds them all into site/
 # make fuzz    attack every reader for MINUTES (10) with inputs that are new each time
 
 PYTHON ?= python3
@@ -54,6 +54,7 @@ notebooks: .venv/.installed-dev
 
 docs: .venv/.installed
 	$(BIN)/python -m docs.writing
+	$(BIN)/python -m docs.drawing
 
 site: docs .venv/.installed-docs
 	$(BIN)/zensical build

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,14 +17,12 @@ CONCEPTS = [page for page in sorted((DOCS / "concepts").glob("*.md")) if page.st
 PAGES = sorted(DOCS.rglob("*.md"))
 _IMAGE = re.compile(r"!\[([^\]]*)\]\(([^)]*pictures/[^)]*)\)")
 LARGEST_BYTES = 40_000
-RENEW = "draw them anew: python docs/draw_pictures.py"
+RENEW = "draw them anew: make docs"
 
 
 @pytest.fixture(scope="module")
-def script() -> Iterator[ModuleType]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(DOCS))
-        yield importlib.import_module("draw_pictures")
+def script() -> ModuleType:
+    return importlib.import_module("docs.drawing.draw")
 
 
 def kept(name: str) -> dict[str, Any]:

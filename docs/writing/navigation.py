@@ -47,6 +47,7 @@ extra_css = ["site.css"]
 copyright = "For research and education. Not a medical device."
 exclude_docs = \"\"\"
 /writing/
+/drawing/
 *.py
 *.json
 \"\"\"

@@ -1,6 +1,6 @@
-"""Draws docs/pictures: `python docs/draw_pictures.py`.
+"""Draws docs/pictures: `python -m docs.drawing`.
 
-The numbers come from `phantom_study.py` and go to `pictures/numbers.json` too. The pictures of the report's page are
+The numbers come from `study.py` and go to `pictures/numbers.json` too. The pictures of the report's page are
 drawn by the report's own functions from `pictures/demo_run.json`, which `--run demo/run` takes from a finished demo.
 The same numbers give the same bytes; a test computes them anew.
 """
@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from canvas import WIDE, as_data, bare, outline, percent, squares, wide, write
+from docs.drawing.canvas import WIDE, as_data, bare, outline, percent, squares, wide, write
+from docs.drawing.study import Numbers, draw_slides, study
 from matplotlib.patches import PathPatch
 from numpy.typing import NDArray
-from phantom_study import Numbers, draw_slides, study
 from PIL import Image
 
 from clearmargin.data.phantom import draw_slide
@@ -28,7 +28,7 @@ from clearmargin.report.pictures import general_plots, patient_plots
 from clearmargin.report.run_files import RunFiles, read_run
 from clearmargin.report.svg import ACCENT, INK, MUTED, NEUTRAL, Picture, legend_above, render
 
-HERE = Path(__file__).resolve().parent / "pictures"
+HERE = Path(__file__).resolve().parents[1] / "pictures"
 _LARGER = 1.1
 """Figures of the report are shown so much larger than they are drawn."""
 _RED, _GREY = (165, 25, 95), (111, 127, 143)
@@ -301,7 +301,3 @@ def main() -> None:
     numbers = study(draw_slides())
     (HERE / "numbers.json").write_text(json.dumps(numbers) + "\n", encoding="utf-8")
     draw(HERE, numbers, json.loads((HERE / "demo_run.json").read_text(encoding="utf-8")))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,7 @@
 """What the pictures of docs/concepts show, computed on phantom patients by the package's own functions.
 
 The images are those of `clearmargin demo`: 40 drawn patients of 90 patches. The models are a student's, so that all of
-it takes seconds: each sees a patch as a few plain numbers. Nothing is drawn here; see `draw_pictures.py`.
+it takes seconds: each sees a patch as a few plain numbers. Nothing is drawn here; see `draw.py`.
 """
 
 from __future__ import annotations

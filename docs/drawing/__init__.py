@@ -1,0 +1,1 @@
+"""The pictures of the pages: computed on drawn patients, and drawn into docs/pictures."""
