@@ -327,7 +327,7 @@ def refer(images: Images, predictions: pd.DataFrame, *, everything: bool = False
     train = np.flatnonzero(splits == "train") if (splits == "train").any() else held_out
     patients = known_ids(predictions, "patient_id")
     return build_reference(
-        describe_images(images.store.images[train]),
+        describe_images(images.store.images, train),
         patients=None if patients is None else patients[train],
         probabilities=predictions["probability"].to_numpy(dtype=np.float64)[held_out],
         held_out_patients=None if patients is None else patients[held_out],

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from scipy import stats
 
+from clearmargin.evaluation import drift
 from clearmargin.evaluation.drift import build_reference, compare_with_reference, describe_images
 from clearmargin.reference import STEPS, Reference
 
@@ -234,3 +235,16 @@ class TestDescription:
             compare_with_reference(reference_of(0), {}, scores, patients)
         with pytest.raises(ValueError, match="no image"):
             compare_with_reference(reference_of(0), statistics, np.empty(0), None)
+
+
+def test_some_rows_are_described_as_if_they_were_all_and_never_copied_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drift, "_CHUNK_PIXELS", 3 * 8 * 8)
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
+    rows = np.random.default_rng(1).permutation(40)[:25]
+    seen = []
+    describe = drift._describe_chunk
+    monkeypatch.setattr(drift, "_describe_chunk", lambda chunk: seen.append(len(chunk)) or describe(chunk))
+    some = describe_images(images, rows)
+    assert max(seen) == 3
+    for name, values in describe_images(images[rows]).items():
+        np.testing.assert_array_equal(some[name], values)

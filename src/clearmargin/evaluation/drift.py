@@ -43,7 +43,7 @@ _WHITE, _BLACK = 0.9 * 255, 0.1 * 255
 _CHUNK_PIXELS = 2**19
 
 
-def describe_images(images: NDArray[np.uint8]) -> dict[str, Floats]:
+def describe_images(images: NDArray[np.uint8], rows: NDArray[np.intp] | None = None) -> dict[str, Floats]:
     """Simple statistics of each image, by name, each (N,) and in 0..1 (sharpness: 0 to about 1.1).
 
     brightness: mean of grey. red, green, blue: means of the channels. contrast: standard deviation of grey.
@@ -52,7 +52,8 @@ def describe_images(images: NDArray[np.uint8]) -> dict[str, Floats]:
     constant image. Images of one channel have no colours.
 
     Args:
-        images: (N, H, W, C), C = 1 or 3, of one size, as the model sees them.
+        images: (M, H, W, C), C = 1 or 3, of one size, as the model sees them; a map is read piece by piece.
+        rows: (N,) which of them; all when None.
 
     Raises:
         ValueError: the array is not of that kind.
@@ -63,9 +64,10 @@ def describe_images(images: NDArray[np.uint8]) -> dict[str, Floats]:
     """
     if images.ndim != 4 or images.shape[3] not in (1, 3) or images.dtype != np.uint8 or 0 in images.shape[1:]:
         raise ValueError(f"images are {images.dtype} of the shape {images.shape}; uint8 (N, H, W, 1 or 3) is needed")
-    rows = max(1, _CHUNK_PIXELS // (images.shape[1] * images.shape[2]))
+    n, step = len(images) if rows is None else len(rows), max(1, _CHUNK_PIXELS // (images.shape[1] * images.shape[2]))
     # One chunk at least, so that no image still gives every name.
-    chunks = [_describe_chunk(images[start : start + rows]) for start in range(0, max(1, len(images)), rows)]
+    pieces = [slice(start, start + step) for start in range(0, max(1, n), step)]
+    chunks = [_describe_chunk(images[piece if rows is None else rows[piece]]) for piece in pieces]
     return {name: np.concatenate([chunk[name] for chunk in chunks]).astype(np.float64) for name in chunks[0]}
 
 

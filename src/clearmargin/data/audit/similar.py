@@ -175,7 +175,9 @@ class _Search:
         for number in range(_MOST_PASSES):
             # The first pass looks near only: it takes crowds of copies away before the wide search meets them.
             wide = {} if number else {"probes": 1, "nearest": 2}
-            plain, cropped = self.pictures.plain[nodes], self.pictures.cropped[nodes]
+            plain, cropped = self.pictures.plain, self.pictures.cropped
+            if number:  # in the first pass they are all
+                plain, cropped = plain[nodes], cropped[nodes]
             first, second = find_candidates(plain, cropped, listener=listener, **wide)
             links = self._links(nodes[first], nodes[second])
             stars = self._stars(links, LIKELY)
