@@ -313,7 +313,7 @@ class TestErrors:
         while queue:
             error = queue.pop()
             found.append(error)
-            queue += error.__subclasses__()
+            queue += [each for each in error.__subclasses__() if each.__module__.startswith("clearmargin.")]
         return found
 
     def test_exit_codes_and_statuses_are_those_of_the_design(self) -> None:

