@@ -156,7 +156,8 @@ def _usage_words(error: typer.TyperException) -> str:
         reason = _WRONG_VALUES[detail["type"]].format(value=detail["input"], **detail.get("ctx", {}))
         message = f"{message.partition(': ')[0]}: {reason}"
     command = "clearmargin" if context is None else context.command_path
-    return f"{message.rstrip('.')}. See '{command} --help'."
+    ended = message if message.endswith("?") else f"{message.rstrip('.')}."
+    return f"{ended} See '{command} --help'."
 
 
 def run() -> None:
