@@ -9,7 +9,6 @@ python benchmarks/audit.py --data FOLDER --images 277524        (the patches of 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import re
 import resource
@@ -20,12 +19,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
-from similar import distinct_patches
-
-PATIENTS = 279
+from similar import write_distinct
 
 
 def main() -> None:
@@ -35,7 +29,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary) / "patches"
-        _write(root, options.data, options.images)
+        write_distinct(root, options.data, options.images)
         command = [sys.executable, "-m", "clearmargin", "audit", str(root), "--json"]
         started = time.perf_counter()
         with (
@@ -57,17 +51,6 @@ def main() -> None:
     print(f"{'in all':<28}{ended - started:>8.1f} s, {answer['counts']['images'] / (ended - started):,.0f} images/s")
     print(f"memory at most {peak:,.0f} MB")
     print("findings:", dict(Counter({entry["kind"]: entry["count"] for entry in answer["findings"]})))
-
-
-def _write(root: Path, data: Path | None, images: int) -> None:
-    rng = np.random.default_rng(0)
-    for label in ("0", "1"):
-        for patient in range(PATIENTS):
-            (root / f"P{patient:03}" / label).mkdir(parents=True)
-    for number, (_, pixels) in enumerate(itertools.islice(distinct_patches(data, rng), images)):
-        label, patient = number // PATIENTS % 2, f"P{number % PATIENTS:03}"
-        name = f"{patient}_idx5_x{number // PATIENTS * 50 + 1}_y1_class{label}.png"
-        Image.fromarray(pixels).save(root / patient / str(label) / name, compress_level=1)
 
 
 if __name__ == "__main__":

@@ -25,8 +25,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -43,6 +41,7 @@ from clearmargin.models import build_model
 from clearmargin.models.contract import Classifier, count_parameters
 from clearmargin.types import OperatingPoint
 from images import add_options, folder_of
+from peers import ask, print_table
 
 SIDE = 50
 _FIGURES = ("auroc", "auprc", "balanced_accuracy", "accuracy", "sensitivity", "specificity")
@@ -223,18 +222,6 @@ def write_random(folder: Path, name: str) -> Path:
     return folder
 
 
-def ask(python: str, code: str, *arguments: object) -> dict[str, float]:
-    """What a program says of itself in its last line."""
-    command = [python, "-c", code, *map(str, arguments)]
-    environment = {
-        name: value for name, value in os.environ.items() if name != "PYTHONPATH" or python == sys.executable
-    }
-    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def compare(name: str, root: Path, n: int, folder: Path, keras_python: str | None, *, rounds: int) -> None:
     """Measures one network and prints its part of the table."""
     bundle = write_random(folder / name, name)
@@ -266,16 +253,8 @@ def compare(name: str, root: Path, n: int, folder: Path, keras_python: str | Non
                 result |= ask(extra[0], extra[1], *extra[2:])
             told[program].append(result)
     print(f"\n{name}, {n:,} files, {rounds} rounds; load of the machine {os.getloadavg()[0]:.1f}")
-    print(f"{'':<20}" + "".join(f"{heading:>13}" for heading, _ in _COLUMNS.values()))
-    for program, results in told.items():
-        row = [
-            f"{statistics.median(each[key] for each in results):,.{digits}f}" for key, (_, digits) in _COLUMNS.items()
-        ]
-        print(f"{program:<20}" + "".join(f"{cell:>13}" for cell in row))
-    for other in [program for program in programs if program != "clearmargin"]:
-        pairs = list(zip(told["clearmargin"], told[other], strict=True))
-        row = [statistics.median(ours[key] / theirs[key] for ours, theirs in pairs) for key in _COLUMNS]
-        print(f"{'ours / ' + other:<20}" + "".join(f"{ratio:>13.2f}" for ratio in row))
+    others = [program for program in programs if program != "clearmargin"]
+    print_table(told, _COLUMNS, [(f"ours / {other}", "clearmargin", other) for other in others])
 
 
 def main() -> None:

@@ -11,7 +11,6 @@ when others need the memory). No two images are the same.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
 import subprocess
@@ -20,25 +19,9 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
+from similar import write_distinct
 
-from similar import distinct_patches
-
-PATIENTS = 279
 _EVERY_S = 0.1
-
-
-def write_patches(root: Path, images: int) -> None:
-    """An IDC-style folder of phantom patches, 50 × 50, half of each patient's malignant."""
-    for label in ("0", "1"):
-        for patient in range(PATIENTS):
-            (root / f"P{patient:03}" / label).mkdir(parents=True)
-    for number, (_, drawn) in enumerate(itertools.islice(distinct_patches(None, np.random.default_rng(0)), images)):
-        label, patient = number // PATIENTS % 2, f"P{number % PATIENTS:03}"
-        pixels = drawn // 2 if label else drawn  # something to learn
-        name = f"{patient}_idx5_x{number // PATIENTS * 50 + 1}_y1_class{label}.png"
-        Image.fromarray(pixels).save(root / patient / str(label) / name, compress_level=1)
 
 
 def own_memory(pid: int) -> float:
@@ -60,7 +43,7 @@ def main() -> None:
     for images in options.images:
         with tempfile.TemporaryDirectory(dir=options.folder) as temporary:
             folder = Path(temporary)
-            write_patches(folder / "patches", images)
+            write_distinct(folder / "patches", None, images, darker=True)
             measure(folder, images, options.recipe)
 
 

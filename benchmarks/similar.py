@@ -26,6 +26,7 @@ from clearmargin.data.phantom import PhantomSettings, draw_slide
 from clearmargin.data.walk import walk_files
 from clearmargin.images.read import is_image
 
+PATIENTS = 279
 PATCH_PX = 50
 SHEET = 24
 """Patches along the side of a sheet, from which windows are cut."""
@@ -77,6 +78,26 @@ def distinct_patches(data: Path | None, rng: np.random.Generator) -> Iterator[tu
     sheets = _sheets(patches) if patches else [draw_slide(i, PhantomSettings(patients=24)).image for i in range(24)]
     yield from zip(map(_place, itertools.count()), patches)  # noqa: B905
     yield from _windows(sheets, rng)
+
+
+def write_distinct(root: Path, data: Path | None, images: int, *, darker: bool = False) -> None:
+    """An IDC-style folder of so many patches, no two the same, of 279 patients with both classes each.
+
+    Args:
+        root: to be made.
+        data: a folder of patches; phantom slides when None.
+        images: how many.
+        darker: halve the light of malignant ones, so that there is something to learn.
+    """
+    for label in ("0", "1"):
+        for patient in range(PATIENTS):
+            (root / f"P{patient:03}" / label).mkdir(parents=True)
+    patches = distinct_patches(data, np.random.default_rng(0))
+    for number, (_, drawn) in enumerate(itertools.islice(patches, images)):
+        label, patient = number // PATIENTS % 2, f"P{number % PATIENTS:03}"
+        name = f"{patient}_idx5_x{number // PATIENTS * 50 + 1}_y1_class{label}.png"
+        pixels = drawn // 2 if darker and label else drawn
+        Image.fromarray(pixels).save(root / patient / str(label) / name, compress_level=1)
 
 
 def _patches(folder: Path) -> list[Pixels]:

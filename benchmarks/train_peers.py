@@ -28,15 +28,13 @@ that epoch, all threads and processes together: what to look at when the machine
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import statistics
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from images import add_options, folder_of
+from peers import ask, print_table
 
 _KERAS = """
 import json, os, sys, time
@@ -193,7 +191,9 @@ print(json.dumps({
 """
 _SIDES = {"cnn_50": 50, "cancernet": 48}
 _PEAK = """
-import json, resource, subprocess, sys
+import json, os, resource, subprocess, sys
+if sys.argv[1] != sys.executable:
+    os.environ.pop("PYTHONPATH", None)
 done = subprocess.run(sys.argv[1:], check=True, stdout=subprocess.PIPE, text=True)
 told = json.loads(done.stdout.splitlines()[-1])
 print(json.dumps(told | {"MB": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024}))
@@ -207,18 +207,6 @@ _PAIRS = (
     ("clearmargin, arrays", "keras, arrays"),
     ("clearmargin", "limit"),
 )
-
-
-def ask(python: str, code: str, *arguments: object) -> dict[str, float]:
-    """What a program says of itself in its last line, and its peak memory."""
-    command = [sys.executable, "-c", _PEAK, python, "-c", code, *map(str, arguments)]
-    environment = dict(os.environ)
-    if python != sys.executable:
-        environment.pop("PYTHONPATH", None)
-    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def link_by_class(root: Path, classes: Path) -> None:
@@ -243,21 +231,12 @@ def compare(name: str, root: Path, classes: Path, n: int, keras_python: str | No
     told: dict[str, list[dict[str, float]]] = {program: [] for program in programs}
     for _ in range(rounds):
         for program, (python, code, kind, folder) in programs.items():
-            told[program].append(ask(python, code, kind, name, folder, n, _SIDES[name]))
+            told[program].append(ask(sys.executable, _PEAK, python, "-c", code, kind, name, folder, n, _SIDES[name]))
     print(f"\n{name}, {n:,} images, {rounds} rounds; load of the machine {os.getloadavg()[0]:.1f}")
     parameters = {program: int(results[0]["parameters"]) for program, results in told.items()}
     print(f"weights to train: {parameters}")
-    print(f"{'':<34}" + "".join(f"{heading:>11}" for heading, _ in _COLUMNS.values()))
-    for program, results in told.items():
-        row = [
-            f"{statistics.median(each[key] for each in results):,.{digits}f}" for key, (_, digits) in _COLUMNS.items()
-        ]
-        print(f"{program:<34}" + "".join(f"{cell:>11}" for cell in row))
-    for ours, theirs in _PAIRS:
-        if theirs in told:
-            pairs = list(zip(told[ours], told[theirs], strict=True))
-            row = [statistics.median(mine[key] / other[key] for mine, other in pairs) for key in _COLUMNS]
-            print(f"{ours + ' / ' + theirs:<34}" + "".join(f"{ratio:>11.2f}" for ratio in row))
+    pairs = [(f"{ours} / {theirs}", ours, theirs) for ours, theirs in _PAIRS if theirs in told]
+    print_table(told, _COLUMNS, pairs)
 
 
 def main() -> None:
